@@ -1,0 +1,36 @@
+# `make run` opens the lab on this repository, `make test` tests it; both set up what is missing, once.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := run
+.PHONY: run test check bench clean
+
+run: $(READY)
+	@$(BIN)/python -m trainer.prepare
+	@$(BIN)/labtop run
+
+test: $(READY)
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python benchmarks/overhead.py --check
+	$(BIN)/python benchmarks/trainer.py --check
+
+# torch goes in first and alone, so that no resolver swaps the pinned build for another while it works out the rest.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "labtop needs Python 3.11 or newer; name one with: make PYTHON=python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV), once (a few minutes, about 1.5 GB)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,163 @@
+"""The settings of a study: [tool.labtop] of its pyproject.toml, or labtop.toml, which wins where both are."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from datetime import date
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import msgspec
+
+TAG = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+
+
+class ConfigError(ValueError):
+    """A setting is wrong or missing: file, line, name, and what is expected."""
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings as written. Times are in seconds, margins in the metric's unit."""
+
+    command: str
+    editable: tuple[str, ...]
+    program: str = "program.md"
+    frozen: tuple[str, ...] = ()
+    metric: str = "val_bpb"
+    direction: Literal["minimize", "maximize"] = "minimize"
+    budget: float | None = None
+    """Of the trial's own clock. None: 20 s of CPU time on a CPU, 300 s on an accelerator."""
+    timeout: float | None = None
+    """Wall time of a whole trial, pauses not counted. None: three budgets and five minutes."""
+    margin: float = 0.0
+    """By how much a change must be better to be kept."""
+    seed: int = 1337
+    agent: str = "search"
+    max_failures: int = 5
+    """After so many proposals in a row that came to nothing the study waits for a person."""
+    environment: dict[str, str] = {}
+    """Variables for the training command, beside the few it gets anyway."""
+
+    def budget_for(self, device: str) -> float:
+        """The budget in seconds on `device`."""
+        return self.budget if self.budget is not None else (20.0 if device == "cpu" else 300.0)
+
+    def timeout_for(self, budget: float) -> float:
+        """After how many seconds of wall time a trial with this budget is ended."""
+        return self.timeout if self.timeout is not None else 3 * budget + 300
+
+
+def find_root(start: Path) -> Path:
+    """The nearest folder at or above `start` that holds a study's settings. Raises: ConfigError."""
+    for folder in (start, *start.parents):
+        if _source(folder):
+            return folder
+    raise ConfigError(
+        f"{start} is no labtop study: neither it nor a folder above has a labtop.toml, "
+        "or [tool.labtop] in a pyproject.toml"
+    )
+
+
+def load(root: Path) -> Config:
+    """The settings of the study at `root`, checked. Raises: ConfigError."""
+    source = _source(root)
+    if source is None:
+        raise ConfigError(f"{root} has no [tool.labtop] in a pyproject.toml, and no labtop.toml")
+    path, section = source
+    text = path.read_text(encoding="utf-8")
+    table = _table(path, section, text)
+    names = Config.__struct_fields__
+    for key in table:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else f"; there are: {', '.join(names)}"
+            raise ConfigError(f"{path.name}:{_line_of(text, section, key)}: unknown key '{key}'{hint}")
+    for key in ("command", "editable"):
+        if key not in table:
+            raise ConfigError(f"{path.name}:{_line_of(text, section, None)}: '{key}' is missing")
+    try:
+        config = msgspec.convert(table, Config)
+    except msgspec.ValidationError as error:
+        key = _key_of(error)
+        where = _line_of(text, section, key)
+        raise ConfigError(f"{path.name}:{where}: {key} = {table.get(key)!r}: {str(error).split(' - ')[0]}") from None
+
+    def refuse(key: str, why: str) -> ConfigError:
+        return ConfigError(f"{path.name}:{_line_of(text, section, key)}: {key}: {why}")
+
+    for key in ("budget", "timeout"):
+        value = getattr(config, key)
+        if value is not None and not 0 < value < float("inf"):
+            raise refuse(key, f"a number of seconds above 0 is wanted, not {value}")
+    if config.margin < 0:
+        raise refuse("margin", "it cannot be below 0")
+    if config.max_failures < 1:
+        raise refuse("max_failures", "at least 1 is wanted")
+    if not config.command.strip():
+        raise refuse("command", "it is empty")
+    if not config.editable:
+        raise refuse("editable", "at least one file is wanted, for the agent to edit")
+    for key, files in (("program", (config.program,)), ("editable", config.editable), ("frozen", config.frozen)):
+        for name in files:
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise refuse(key, f"{name} must be a path inside the study")
+            if not (root / name).is_file():
+                raise refuse(key, f"there is no file {name}")
+    if both := set(config.editable) & {*config.frozen, config.program}:
+        raise refuse("editable", f"{', '.join(sorted(both))} cannot be editable and frozen at once")
+    return config
+
+
+def check_tag(tag: str) -> str:
+    """`tag`, if it can name a branch and a folder. Raises: ConfigError."""
+    if not TAG.fullmatch(tag):
+        raise ConfigError(f"--tag {tag!r}: small letters, digits, - and _ are wanted, at most 40, such as nov23")
+    return tag
+
+
+def default_tag(day: date) -> str:
+    """The tag of a study opened on `day`, such as nov23."""
+    return day.strftime("%b%d").lower()
+
+
+def _source(root: Path) -> tuple[Path, str] | None:
+    """The file that holds the settings and the section they stand in ("" for the whole file)."""
+    if (own := root / "labtop.toml").is_file():
+        return own, ""
+    shared = root / "pyproject.toml"
+    if shared.is_file() and re.search(r"^\s*\[tool\.labtop[\].]", shared.read_text(encoding="utf-8"), re.MULTILINE):
+        return shared, "tool.labtop"
+    return None
+
+
+def _table(path: Path, section: str, text: str) -> dict[str, Any]:
+    try:
+        table: Any = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path.name}: {error}") from None
+    for part in section.split(".") if section else ():
+        table = table.get(part, {})
+    return dict(table)
+
+
+def _key_of(error: msgspec.ValidationError) -> str:
+    found = re.search(r"at `\$\.(\w+)", str(error))
+    return found.group(1) if found else ""
+
+
+def _line_of(text: str, section: str, key: str | None) -> int:
+    """The line, from 1, where `key` of `section` is set; the section's own line where it is not found."""
+    inside, at = not section, 1
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[([^\[\]]+)\]", line):
+            name = header.group(1).strip()
+            inside = name == section
+            if inside:
+                at = number
+            if key and name == (f"{section}.{key}" if section else key):
+                return number
+        elif inside and key and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*[.=]""", line):
+            return number
+    return at

@@ -1,0 +1,670 @@
+"""The engine: propose, guard, run, judge, one experiment after another.
+
+It is a state machine whose position is the fold of the journal, nothing else. So a restart needs no code of its own:
+the machine looks at the stage the journal tells and goes on from there, and every side effect is safe to repeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import shutil
+import socket
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import watchfiles
+
+from loop import commands, guard, judge, results
+from loop import events as ev
+from loop.agents import Agent, Failed, Proposal, Status, Text, Thought, ToolUse
+from loop.briefing import brief
+from loop.commands import AnyCommand, Reply
+from loop.constants import constant_changes
+from loop.events import AgentDelta, AnyEvent, AnyTelemetry, Change, Record
+from loop.journal import Journal
+from loop.patch import EditError, apply_edits, count_lines, unified_diff
+from loop.state import BASELINE, Experiment, Trial, fold
+from loop.study import Study
+from loop.trials.local import LocalTrial, TrialSpec
+from loop.trials.output import clean
+from loop.trials.telemetry import machine_samples
+from loop.workspace import Workspace
+
+TRIALS_AT_MOST = 3
+"""So often an experiment is run when its trials come to no result through no fault of their own."""
+
+LONGEST_WAIT = 300.0
+"""Seconds between two asks of an agent that keeps failing."""
+
+MACHINE_INTERVAL = 1.0
+"""Seconds between two readings of the machine."""
+
+Listener = Callable[[Record | AnyTelemetry], None]
+
+
+class StudyMismatch(ValueError):
+    """The journal was opened on other terms than the engine is asked to run."""
+
+
+class Engine:
+    """One study's engine. `run` is its life; `do` may be called beside it, from any number of viewers."""
+
+    def __init__(
+        self, study: Study, *, journal: Journal, workspace: Workspace, agent: Agent, experiments: int | None = None
+    ) -> None:
+        self.study = study
+        self.state = fold(journal.records)
+        self._journal = journal
+        self._workspace = workspace
+        self._agent = agent
+        self._experiments = experiments
+        self._listeners: list[Listener] = []
+        self._writing = asyncio.Lock()
+        self._deciding = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._stopping: Literal["after", "now"] | None = None
+        self._turn: asyncio.Task[Proposal | Failed] | None = None
+        self._trial: LocalTrial | None = None
+        self._trial_ready = asyncio.Event()
+        self._feedback: list[str] = []
+        self._stopper: asyncio.Task[Reply] | None = None
+        self._texts: dict[str, dict[str, str]] = {}
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with every record and telemetry message from now on. Returns what ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    async def run(self) -> None:
+        """Go on until stopped or until the asked number of experiments is decided.
+
+        Raises:
+            WorkspaceError: where git cannot carry the study on.
+            JournalError: where the journal cannot be written; nothing further is done then.
+        """
+        await self._open()
+        helpers = [
+            asyncio.create_task(self._beside(self._watch_program(), "watching program.md")),
+            asyncio.create_task(self._beside(self._watch_machine(), "reading the machine")),
+        ]
+        try:
+            while (reason := self._end()) is None:
+                if not await self._hold():
+                    await self._advance()
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+        await self._record(ev.EngineStopped(reason=reason))
+
+    async def do(self, command: AnyCommand) -> Reply:
+        """Carry out a person's command, and say in one sentence what became of it."""
+        match command:
+            case commands.Pause():
+                return await self._pause()
+            case commands.Resume():
+                return await self._resume()
+            case commands.Step():
+                return await self._step()
+            case commands.Reject():
+                return await self._reject(command.why)
+            case commands.Keep():
+                return await self._keep(command.number, command.why)
+            case commands.Note():
+                await self._record(ev.Noted(text=command.text))
+                return Reply(ok=True, text="noted; the agent reads it in its next briefing")
+            case commands.Stop():
+                return await self._stop(now=command.now)
+
+    def stop_soon(self) -> None:
+        """Stop without waiting for the training under way, from a signal handler."""
+        self._stopper = asyncio.create_task(self._stop(now=True))
+
+    async def _open(self) -> None:
+        study, config = self.study, self.study.config
+        fresh = self.state.seq == 0
+        if fresh:
+            await self._record(
+                ev.StudyOpened(
+                    tag=study.tag,
+                    branch=study.branch,
+                    base=await asyncio.to_thread(self._workspace.head),
+                    metric=config.metric,
+                    direction=config.direction,
+                    budget=study.budget,
+                    device=study.device,
+                    command=config.command,
+                )
+            )
+        await self._record(
+            ev.EngineStarted(
+                pid=os.getpid(),
+                host=socket.gethostname(),
+                agent=self._agent.name,
+                version=version("labtop"),
+                experiments=self._experiments,
+            )
+        )
+        if self._journal.repaired:
+            await self._record(ev.Warned(text=self._journal.repaired))
+        files = [config.program, *config.editable, *config.frozen]
+        if fresh and (dirty := await asyncio.to_thread(self._workspace.uncommitted, files)):
+            await self._record(
+                ev.Warned(
+                    text=f"not committed, and so not part of this study: {', '.join(dirty)} (the study is on HEAD)"
+                )
+            )
+        await self._recover()
+        await self._read_program()
+
+    def check_terms(self) -> None:
+        """Results of one study are compared with each other, so its terms cannot change on the way.
+
+        Raises: StudyMismatch.
+        """
+        state, study = self.state, self.study
+        if state.seq == 0:
+            return
+        for name, was, now in (
+            ("metric", state.metric, study.config.metric),
+            ("direction", state.direction, study.config.direction),
+            ("budget", state.budget, study.budget),
+            ("device", state.device, study.device),
+        ):
+            if was != now:
+                raise StudyMismatch(
+                    f"study {study.tag} was opened with {name} {was}, not {now}; results of the two "
+                    f"cannot be compared. Run with the old {name}, or start another study with --tag"
+                )
+
+    async def _recover(self) -> None:
+        """Do again what the journal says was decided, where the last engine may have died before doing it."""
+        best, latest = self.state.best, self.state.experiments[-1:]
+        for experiment in latest:
+            if experiment.commit:
+                await asyncio.to_thread(self._workspace.record, experiment.number, experiment.commit)
+            trial = experiment.trial
+            if experiment.stage == "decided" and trial and trial.outcome is None:
+                await self._end_orphan(experiment, trial)
+        if best and best.commit:
+            await self._move_branch(best.commit)
+
+    async def _end_orphan(self, experiment: Experiment, trial: Trial) -> None:
+        orphan = await LocalTrial.adopt(self._trial_spec(experiment, trial))
+        if orphan is None:
+            reason = "it never started"
+            finished = ev.TrialFinished(number=experiment.number, trial=trial.trial, outcome="lost", reason=reason)
+        else:
+            await orphan.kill(experiment.reason)
+            async for message in orphan.follow():
+                self._publish(message)
+            finished = orphan.result()
+        await self._record(finished)
+
+    def _end(self) -> str | None:
+        """Why the engine should end now, or None."""
+        current = self.state.current
+        under_way = current is not None and current.stage in ("training", "trained")
+        if self._stopping == "now" or (self._stopping == "after" and not under_way):
+            return "stopped by a person"
+        limit = self.state.limit
+        if current is None and limit is not None and self.state.best is not None and self.state.tried >= limit:
+            return f"{self._experiments} experiments done"
+        return None
+
+    async def _hold(self) -> bool:
+        """Wait for something to happen while a person holds the study. False: nothing holds it."""
+        if self.state.mode == "running" or self.state.steps:
+            return False
+        self._wake.clear()
+        await self._wake.wait()
+        return True
+
+    async def _advance(self) -> None:
+        """Take the experiment under way, or a new one, one stage further."""
+        experiment = self.state.current
+        match experiment.stage if experiment else "proposing":
+            case "proposing" if self.state.best is None:
+                await self._take_baseline()
+            case "proposing":
+                await self._propose()
+            case "proposed" | "training":
+                await self._train()
+            case "trained":
+                await self._judge()
+
+    def _next_number(self) -> int:
+        return self.state.current.number if self.state.current else len(self.state.experiments)
+
+    async def _take_baseline(self) -> None:
+        number = self._next_number()
+        head = await asyncio.to_thread(self._workspace.head)
+        files = await self._editable_files(head)
+        await self._record(
+            ev.ProposalStarted(number=number, base=head, agent=BASELINE, spec=self.state.spec),
+            ev.Proposed(
+                number=number,
+                commit=head,
+                hypothesis="the script as it stands, to measure everything else against",
+                fingerprint=guard.fingerprint(files),
+            ),
+        )
+        await asyncio.to_thread(self._workspace.record, number, head)
+
+    async def _propose(self) -> None:
+        assert self.state.best is not None and self.state.best.commit is not None
+        number, base = self._next_number(), self.state.best.commit
+        await self._record(ev.ProposalStarted(number=number, base=base, agent=self._agent.name, spec=self.state.spec))
+        self._turn = asyncio.create_task(self._ask(number, base), name=f"proposal {number}")
+        try:
+            outcome = await self._turn
+        except asyncio.CancelledError:
+            if not self._turn.cancelled():
+                raise
+            return
+        finally:
+            self._turn = None
+        if isinstance(outcome, Failed):
+            wait = outcome.wait or min(2.0**self.state.failures, LONGEST_WAIT)
+            await self._proposal_failed(number, outcome.reason, wait)
+            return
+        try:
+            await self._accept(number, base, outcome)
+        except (EditError, guard.Refused) as refusal:
+            self._feedback.append(str(refusal))
+            await self._proposal_failed(number, str(refusal), 0.0)
+
+    async def _ask(self, number: int, base: str) -> Proposal | Failed:
+        """One turn of the agent, its words told and kept as they come."""
+        context = {path: await self._text(base, path) for path in self.study.config.frozen}
+        baseline = self.state.baseline
+        assert baseline is not None and baseline.commit is not None
+        briefing = brief(
+            self.state,
+            number=number,
+            program=await asyncio.to_thread(self.study.spec(self.state.spec).read_text),
+            files=await self._editable_files(base),
+            context=context,
+            baseline_files=await self._editable_files(baseline.commit),
+            feedback=self._feedback,
+        )
+        path = self.study.reasoning(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as words:
+            try:
+                async for event in self._agent.propose(briefing):
+                    match event:
+                        case Proposal() | Failed():
+                            return event
+                        case Thought():
+                            delta = AgentDelta(number=number, kind="thought", text=clean(event.text))
+                        case Text():
+                            delta = AgentDelta(number=number, kind="text", text=clean(event.text))
+                        case ToolUse():
+                            delta = AgentDelta(number=number, kind="tool", text=clean(event.text))
+                        case Status():
+                            delta = AgentDelta(number=number, kind="status", text=clean(event.text))
+                    words.write(delta.text)
+                    words.flush()
+                    self._publish(delta)
+            except Exception as error:
+                # A back-end's bug must cost a turn, not the night.
+                return Failed(reason=f"the agent failed: {type(error).__name__}: {clean(str(error))}")
+        return Failed(reason="the agent ended its turn without a proposal")
+
+    async def _accept(self, number: int, base: str, proposal: Proposal) -> None:
+        """Guard, commit and journal a proposal. Raises: EditError, guard.Refused."""
+        files = await self._editable_files(base)
+        config = self.study.config
+        changed = apply_edits(files, proposal.edits)
+        tried = {
+            experiment.fingerprint: f"{experiment.number:04d} ({experiment.verdict}: {experiment.reason})"
+            for experiment in self.state.experiments
+            if experiment.fingerprint and experiment.number != number
+        }
+        guard.check(files, changed, editable=config.editable, frozen=config.frozen, tried=tried)
+        diff = unified_diff(files, changed)
+        await asyncio.to_thread(_write, self.study.diff(number), diff)
+        self._publish(ev.DraftDiff(number=number, diff=diff))
+        hypothesis, effect = clean(proposal.hypothesis), clean(proposal.expected_effect)
+        message = (
+            f"{number:04d}: {hypothesis}\n\nExpected: {effect}\nAgent: {self._agent.name}\nSpec: {self.state.spec}\n"
+        )
+        commit = await asyncio.to_thread(self._workspace.commit, base, changed, message)
+        added, removed = count_lines(diff)
+        moved: tuple[Change, ...] = ()
+        for path in sorted(changed):
+            if path.endswith(".py"):
+                moved += constant_changes(files[path], changed[path])
+        async with self._deciding:
+            if self.state.experiments[number].stage == "decided":
+                return
+            await self._record(
+                ev.Proposed(
+                    number=number,
+                    commit=commit,
+                    hypothesis=hypothesis,
+                    expected_effect=effect,
+                    changes=moved,
+                    added=added,
+                    removed=removed,
+                    fingerprint=guard.fingerprint({**files, **changed}),
+                )
+            )
+        self._feedback.clear()
+        await asyncio.to_thread(self._workspace.record, number, commit)
+
+    async def _proposal_failed(self, number: int, reason: str, wait: float) -> None:
+        await self._record(ev.ProposalFailed(number=number, reason=reason, wait=wait))
+        if self.state.failures >= self.study.config.max_failures:
+            await self._record(
+                ev.Paused(
+                    by="engine",
+                    reason=f"{self.state.failures} proposals in a row came to nothing; the last: {reason}",
+                )
+            )
+            self._feedback.clear()
+        elif wait:
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), wait)
+
+    def _trial_spec(self, experiment: Experiment, trial: Trial) -> TrialSpec:
+        study, number = self.study, experiment.number
+        folder = study.trial(number, trial.trial)
+        return TrialSpec(
+            number=number,
+            trial=trial.trial,
+            command=study.config.command,
+            source=folder / "source",
+            folder=folder,
+            log=study.log(number, trial.trial),
+            metrics=study.metrics(number, trial.trial),
+            metric=study.config.metric,
+            device=trial.device,
+            seed=trial.seed,
+            budget=trial.budget,
+            timeout=study.config.timeout_for(trial.budget),
+            environment=study.config.environment,
+        )
+
+    async def _train(self) -> None:
+        """Run the experiment's next trial, or adopt the one that a dead engine left running, to its end."""
+        experiment = self.state.current
+        assert experiment is not None and experiment.commit is not None
+        self._trial_ready.clear()
+        trial = None
+        if experiment.stage == "training" and experiment.trial:
+            spec = self._trial_spec(experiment, experiment.trial)
+            trial = await LocalTrial.adopt(spec)
+        else:
+            started = ev.TrialStarted(
+                number=experiment.number,
+                trial=len(experiment.trials) + 1,
+                device=self.study.device,
+                seed=self.study.config.seed,
+                budget=self.study.budget,
+            )
+            await self._record(started)
+            latest = self.state.experiments[experiment.number].trial
+            assert latest is not None
+            spec = self._trial_spec(experiment, latest)
+        if trial is None:
+            await asyncio.to_thread(self._workspace.export, experiment.commit, spec.source)
+            trial = await LocalTrial.launch(spec)
+        self._trial = trial
+        self._trial_ready.set()
+        try:
+            async for message in trial.follow():
+                self._publish(message)
+        finally:
+            self._trial = None
+        await self._record(trial.result())
+        await asyncio.to_thread(shutil.rmtree, spec.source, ignore_errors=True)
+
+    async def _judge(self) -> None:
+        experiment = self.state.current
+        assert experiment is not None and experiment.trial is not None
+        trial = experiment.trial
+        if trial.outcome in ("lost", "killed") and len(experiment.trials) < TRIALS_AT_MOST:
+            await self._train()
+            return
+        best = self.state.best
+        async with self._deciding:
+            if self.state.current is None:
+                return
+            verdict = judge.judge(
+                trial.value if trial.outcome == "ok" else None,
+                best.value if best else None,
+                direction=self.state.direction,
+                margin=self.study.config.margin,
+                failure=trial.reason,
+            )
+            await self._decide(
+                ev.Decided(
+                    number=experiment.number,
+                    verdict=verdict.verdict,
+                    reason=verdict.reason,
+                    value=trial.value,
+                    delta=verdict.delta,
+                )
+            )
+        if self.state.best is None:
+            await self._record(
+                ev.Paused(
+                    by="engine",
+                    reason=f"the unchanged script does not run: {trial.reason}. Mend it, commit, and resume",
+                )
+            )
+
+    async def _decide(self, decision: ev.Decided) -> None:
+        """Journal a verdict, then act on it."""
+        await self._record(decision)
+        if decision.verdict == "keep":
+            commit = self.state.experiments[decision.number].commit
+            assert commit is not None
+            await self._move_branch(commit)
+        await asyncio.to_thread(results.write, self.study.results, self.state)
+
+    async def _move_branch(self, commit: str) -> None:
+        head = await asyncio.to_thread(self._workspace.branch_head)
+        if head is None:
+            await asyncio.to_thread(self._workspace.create_branch, commit)
+        elif head != commit:
+            await asyncio.to_thread(self._workspace.advance, commit, head)
+
+    async def _pause(self) -> Reply:
+        experiment = self.state.current
+        training = experiment is not None and experiment.stage == "training"
+        if self.state.mode == "paused" and not (
+            training and experiment and experiment.trial and not _paused(experiment)
+        ):
+            return Reply(ok=True, text="it is paused already; `labtop resume` goes on")
+        await self._record(ev.Paused())
+        if not training or experiment is None:
+            return Reply(ok=True, text="paused: it waits before its next stage")
+        await self._trial_ready.wait()
+        if (trial := self._trial) is None:
+            return Reply(ok=True, text=f"paused: {experiment.number:04d} had just ended its training")
+        cooperative = await trial.pause()
+        if self._trial is trial:
+            await self._record(
+                ev.TrialPaused(number=experiment.number, trial=len(experiment.trials), cooperative=cooperative)
+            )
+        how = (
+            "at a step, its budget clock stopped" if cooperative else "frozen as a whole, since it has no clock of ours"
+        )
+        return Reply(ok=True, text=f"paused: the training of {experiment.number:04d} waits, {how}")
+
+    async def _resume_trial(self) -> bool:
+        experiment = self.state.current
+        if experiment is None or self._trial is None or not _paused(experiment):
+            return False
+        await self._trial.resume()
+        await self._record(ev.TrialResumed(number=experiment.number, trial=len(experiment.trials)))
+        return True
+
+    async def _resume(self) -> Reply:
+        if self.state.mode == "running":
+            return Reply(ok=True, text="it is running already")
+        await self._record(ev.Resumed())
+        resumed = await self._resume_trial()
+        return Reply(ok=True, text="the training goes on" if resumed else "it goes on")
+
+    async def _step(self) -> Reply:
+        experiment = self.state.current
+        busy = self._turn is not None or (experiment is not None and experiment.stage == "training")
+        await self._record(ev.Stepped(gates=0 if busy else 1))
+        await self._resume_trial()
+        if busy:
+            return Reply(ok=True, text="it finishes what it is at, and then waits")
+        stage = experiment.stage if experiment else "proposing"
+        what = {"proposing": "one proposal", "proposed": "one training", "trained": "one verdict"}[stage]
+        return Reply(ok=True, text=f"{what}, and then it waits")
+
+    async def _reject(self, why: str) -> Reply:
+        async with self._deciding:
+            experiment = self.state.current
+            if experiment is None:
+                return Reply(ok=False, text="nothing is under way that could be rejected")
+            if experiment.agent == BASELINE:
+                return Reply(
+                    ok=False,
+                    text="everything is compared with the baseline, which is being measured; "
+                    "`labtop stop --now` ends the engine",
+                )
+            value = experiment.trial.value if experiment.trial else None
+            await self._decide(
+                ev.Decided(number=experiment.number, verdict="reject", reason=why, by="person", value=value)
+            )
+        if experiment.stage == "proposing":
+            if self._turn:
+                self._turn.cancel()
+            return Reply(ok=True, text=f"rejected {experiment.number:04d} while it was being proposed")
+        if experiment.stage == "training":
+            await self._trial_ready.wait()
+            if self._trial:
+                await self._trial.kill(f"rejected: {why}")
+            return Reply(ok=True, text=f"rejected {experiment.number:04d}; its training has ended, every process of it")
+        return Reply(ok=True, text=f"rejected {experiment.number:04d}")
+
+    async def _keep(self, number: int | None, why: str) -> Reply:
+        async with self._deciding:
+            measured = [experiment for experiment in self.state.experiments if _value(experiment) is not None]
+            if number is None and measured:
+                number = measured[-1].number
+            chosen = next((experiment for experiment in measured if experiment.number == number), None)
+            current, best = self.state.current, self.state.best
+            if chosen is None or number is None:
+                which = "no experiment" if number is None else f"experiment {number:04d}"
+                return Reply(ok=False, text=f"{which} has a measured value; only what was measured can be kept")
+            if best is None or best.value is None or chosen.number == best.number:
+                return Reply(ok=False, text=f"{number:04d} is the incumbent already")
+            if chosen.base != best.commit:
+                return Reply(
+                    ok=False,
+                    text=f"{number:04d} was made against another commit than the incumbent {best.number:04d}; "
+                    f"its patch is at refs/{self.study.branch}/{number:04d} and can be proposed again",
+                )
+            if current is not None and current is not chosen and current.stage != "proposing":
+                return Reply(
+                    ok=False,
+                    text=f"{current.number:04d} is being measured against {best.number:04d}; "
+                    f"reject it or wait for its verdict, then keep {number:04d}",
+                )
+            value = _value(chosen)
+            assert value is not None
+            delta = value - best.value
+            await self._decide(
+                ev.Decided(number=number, verdict="keep", reason=why, by="person", value=value, delta=delta)
+            )
+        if self._turn:
+            self._turn.cancel()
+        return Reply(ok=True, text=f"kept {number:04d}; {self.study.branch} stands on it")
+
+    async def _stop(self, *, now: bool) -> Reply:
+        self._stopping = "now" if now else "after"
+        self._wake.set()
+        experiment = self.state.current
+        if self._turn:
+            self._turn.cancel()
+        if experiment and experiment.stage == "training":
+            if not now:
+                return Reply(ok=True, text=f"it ends after {experiment.number:04d}; `labtop stop --now` does not wait")
+            await self._trial_ready.wait()
+            if self._trial:
+                await self._trial.kill("the engine was stopped")
+            return Reply(ok=True, text=f"ended; the next engine runs {experiment.number:04d} again")
+        return Reply(ok=True, text="ended")
+
+    async def _beside(self, work: Awaitable[None], what: str) -> None:
+        """Run a side task; its failure is told, and costs nothing else."""
+        try:
+            await work
+        except Exception as error:
+            await self._record(ev.Warned(text=f"{what} ended: {type(error).__name__}: {error}"))
+
+    async def _watch_program(self) -> None:
+        # The folder is watched, not the file: editors save by replacing it.
+        path = self.study.program
+        async for _ in watchfiles.awatch(
+            path.parent, recursive=False, watch_filter=lambda _, changed: Path(changed).name == path.name
+        ):
+            await self._read_program()
+
+    async def _read_program(self) -> None:
+        """Keep a copy of program.md at each version that any experiment may have been briefed with."""
+        try:
+            text = await asyncio.to_thread(self.study.program.read_text, encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return  # Between an editor's remove and its rename; where it stays away, the last version holds.
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        if digest != self.state.spec_digest:
+            await asyncio.to_thread(_write, self.study.spec(self.state.spec + 1), text)
+            await self._record(ev.SpecChanged(version=self.state.spec + 1, digest=digest))
+
+    async def _watch_machine(self) -> None:
+        async for sample in machine_samples(MACHINE_INTERVAL):
+            self._publish(sample)
+
+    async def _record(self, *happened: AnyEvent) -> None:
+        """Make events durable, then true, then known."""
+        async with self._writing:
+            for record in await asyncio.to_thread(self._journal.append, *happened):
+                self.state.apply(record)
+                self._publish(record)
+        self._wake.set()
+
+    def _publish(self, message: Record | AnyTelemetry) -> None:
+        for listener in self._listeners:
+            listener(message)
+
+    async def _text(self, commit: str, path: str) -> str:
+        return await asyncio.to_thread(self._workspace.read, commit, path) or ""
+
+    async def _editable_files(self, commit: str) -> dict[str, str]:
+        """The editable files at `commit`, path to text. Cached: most experiments stand on the same two commits."""
+        if commit not in self._texts:
+            if len(self._texts) > 8:
+                self._texts.clear()
+            self._texts[commit] = {path: await self._text(commit, path) for path in self.study.config.editable}
+        return self._texts[commit]
+
+
+def _paused(experiment: Experiment) -> bool:
+    return experiment.trial is not None and experiment.trial.paused
+
+
+def _value(experiment: Experiment) -> float | None:
+    trial = experiment.trial
+    return trial.value if trial and trial.outcome == "ok" else None
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,265 @@
+"""Everything that happens, one small frozen struct each.
+
+Two families. An `Event` is a fact of the study: it is journalled, and state is the fold of all of them. A `Telemetry`
+message is one of many and soon stale (a step, a log line, a token): it is streamed to viewers and kept in files per
+experiment, never in the journal.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Verdict = Literal["keep", "discard", "crash", "reject"]
+Author = Literal["judge", "person", "engine"]
+Outcome = Literal["ok", "crash", "timeout", "killed", "lost"]
+"""How a trial ended: measured; failed by itself; past its time; ended on command; its runner vanished."""
+
+
+class Event(msgspec.Struct, frozen=True, tag_field="type", kw_only=True, omit_defaults=True):
+    """Base of all journalled facts. New fields need defaults: old journals must stay readable."""
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One named constant that a proposal moves, as source text on both sides."""
+
+    name: str
+    old: str
+    new: str
+
+
+class StudyOpened(Event, frozen=True):
+    """The study's terms, fixed at its start. `budget` is in seconds of the trial's own clock."""
+
+    tag: str
+    branch: str
+    base: str
+    metric: str
+    direction: Literal["minimize", "maximize"]
+    budget: float
+    device: str
+    command: str
+
+
+class EngineStarted(Event, frozen=True):
+    pid: int
+    host: str
+    agent: str
+    version: str
+    experiments: int | None = None
+    """The engine stops by itself after so many more proposals are decided; None: it goes on until it is stopped."""
+
+
+class EngineStopped(Event, frozen=True):
+    reason: str
+
+
+class SpecChanged(Event, frozen=True):
+    """program.md has a new version, numbered from 1. `digest` is the first 12 hex digits of its SHA-256."""
+
+    version: int
+    digest: str
+
+
+class ProposalStarted(Event, frozen=True):
+    """The agent was asked for experiment `number`, against commit `base`, under program.md version `spec`."""
+
+    number: int
+    base: str
+    agent: str
+    spec: int
+
+
+class Proposed(Event, frozen=True):
+    """The proposal stands and is committed; its diff is in `proposal.diff` of the experiment's folder."""
+
+    number: int
+    commit: str
+    hypothesis: str
+    expected_effect: str = ""
+    changes: tuple[Change, ...] = ()
+    added: int = 0
+    removed: int = 0
+    fingerprint: str = ""
+    """Of the editable files as they then stand, formatting ignored: equal ones are the same experiment."""
+
+
+class ProposalFailed(Event, frozen=True):
+    """The agent gave nothing usable; the number is asked again after `wait` seconds."""
+
+    number: int
+    reason: str
+    wait: float = 0.0
+
+
+class TrialStarted(Event, frozen=True):
+    """One execution of the training command. Trials of an experiment count from 1."""
+
+    number: int
+    trial: int
+    device: str
+    seed: int
+    budget: float
+
+
+class TrialPaused(Event, frozen=True):
+    """`cooperative`: the script stopped its own clock at a step. Otherwise the tree was frozen from outside."""
+
+    number: int
+    trial: int
+    cooperative: bool
+
+
+class TrialResumed(Event, frozen=True):
+    number: int
+    trial: int
+
+
+class TrialFinished(Event, frozen=True):
+    """`value` is the metric where `outcome` is "ok"; `summary` holds every number of the script's summary block."""
+
+    number: int
+    trial: int
+    outcome: Outcome
+    value: float | None = None
+    summary: dict[str, float] = {}
+    reason: str = ""
+    exit_code: int | None = None
+    wall_seconds: float = 0.0
+
+
+class Decided(Event, frozen=True):
+    """The verdict; the latest one counts. `delta` is value minus the incumbent's value at that time."""
+
+    number: int
+    verdict: Verdict
+    reason: str
+    by: Author = "judge"
+    value: float | None = None
+    delta: float | None = None
+
+
+class Paused(Event, frozen=True):
+    by: Author = "person"
+    reason: str = ""
+
+
+class Resumed(Event, frozen=True):
+    by: Author = "person"
+
+
+class Stepped(Event, frozen=True):
+    """The study may pass so many gates (propose, run, judge) and then waits; 0: it finishes what it is at."""
+
+    by: Author = "person"
+    gates: int = 1
+
+
+class Noted(Event, frozen=True):
+    """A person's words for the next briefing, and, where `number` is given, beside that experiment."""
+
+    text: str
+    number: int | None = None
+
+
+class Warned(Event, frozen=True):
+    """Something a person should know that changes no verdict: a journal repaired, a device out of reach."""
+
+    text: str
+
+
+AnyEvent = (
+    StudyOpened
+    | EngineStarted
+    | EngineStopped
+    | SpecChanged
+    | ProposalStarted
+    | Proposed
+    | ProposalFailed
+    | TrialStarted
+    | TrialPaused
+    | TrialResumed
+    | TrialFinished
+    | Decided
+    | Paused
+    | Resumed
+    | Stepped
+    | Noted
+    | Warned
+)
+
+
+class Record(msgspec.Struct, frozen=True):
+    """An event as journalled: its place in the sequence (from 1) and its UTC time in seconds since the epoch."""
+
+    seq: int
+    time: float
+    event: AnyEvent
+
+
+class Telemetry(msgspec.Struct, frozen=True, tag_field="type", kw_only=True, omit_defaults=True):
+    """Base of what is streamed and not journalled."""
+
+
+class AgentDelta(Telemetry, frozen=True):
+    """A piece of what the agent thinks, says or does. Foreign text, stripped of control sequences."""
+
+    number: int
+    kind: Literal["thought", "text", "tool", "status"]
+    text: str
+
+
+class DraftDiff(Telemetry, frozen=True):
+    """The proposal as a unified diff, as soon as it is known, before training starts."""
+
+    number: int
+    diff: str
+
+
+class Step(Telemetry, frozen=True):
+    """One progress line of the script. `time`: seconds since the trial's start; `progress`: 0..1 of the budget."""
+
+    number: int
+    trial: int
+    time: float
+    step: int
+    loss: float
+    progress: float | None = None
+    tokens_per_second: float | None = None
+    mfu: float | None = None
+
+
+class LogLines(Telemetry, frozen=True):
+    """Lines of the trial's output, stripped of control sequences; progress lines are not among them."""
+
+    number: int
+    trial: int
+    lines: tuple[str, ...]
+
+
+class Device(msgspec.Struct, frozen=True):
+    """One accelerator's readings: shares in 0..1, memory in bytes, °C, W, MHz; None where the driver does not tell."""
+
+    name: str
+    utilisation: float | None = None
+    memory_used: int | None = None
+    memory_total: int | None = None
+    temperature: float | None = None
+    power: float | None = None
+    power_limit: float | None = None
+    clock: float | None = None
+
+
+class Machine(Telemetry, frozen=True):
+    """The host's readings at `time` (seconds since the epoch). `cpu` is one share in 0..1 per core; memory in bytes."""
+
+    time: float
+    cpu: tuple[float, ...]
+    memory_used: int
+    memory_total: int
+    load: float
+    devices: tuple[Device, ...] = ()
+
+
+AnyTelemetry = AgentDelta | DraftDiff | Step | LogLines | Machine

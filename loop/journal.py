@@ -1,0 +1,164 @@
+"""The journal: one event a line, durable before it is acted on, and the only source of truth.
+
+A line is the CRC-32 of the JSON as 8 hex digits, a space, the JSON of a `Record`, and a line feed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from loop.events import AnyEvent, Record
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Record)
+
+
+class JournalError(Exception):
+    """The journal cannot be used; the message says why and what to do."""
+
+
+class JournalLocked(JournalError):
+    """Another engine writes this journal."""
+
+
+class JournalCorrupt(JournalError):
+    """A line in the middle is damaged, so that what follows cannot be trusted."""
+
+
+class JournalFull(JournalError):
+    """The events could not be made durable. None of them counts, and the file is as it was before."""
+
+
+class Journal:
+    """The one writer of a journal. Opening it takes the lock and mends a torn tail."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        """Raises: JournalLocked, JournalCorrupt, OSError."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.repaired = ""
+        """What was cut off the tail on opening, in words; "" where it was whole."""
+        self._clock = clock
+        self._broken = False
+        self._lock = _lock(path.with_suffix(".lock"))
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self.records, self._size = self._mend()
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._seq = self.records[-1].seq if self.records else 0
+        self._time = self.records[-1].time if self.records else 0.0
+
+    def append(self, *events: AnyEvent) -> list[Record]:
+        """Make `events` durable, all or none, and return them as journalled.
+
+        Raises:
+            JournalFull: where the disk did not take them.
+            JournalError: where an earlier sync failed: what the disk holds is then unknown until it is opened again.
+        """
+        if self._broken:
+            raise JournalError(f"{self.path}: an earlier write failed; start the engine again")
+        records = []
+        for event in events:
+            self._time = max(self._time, self._clock())
+            self._seq += 1
+            records.append(Record(seq=self._seq, time=self._time, event=event))
+        data = b"".join(_line(record) for record in records)
+        try:
+            if os.write(self._file, data) != len(data):
+                raise OSError("the disk took only a part")
+        except OSError as error:
+            self._seq -= len(records)
+            os.ftruncate(self._file, self._size)
+            raise JournalFull(
+                f"{self.path}: {error.strerror or error}; free some space and start the engine again"
+            ) from error
+        try:
+            os.fdatasync(self._file)
+        except OSError as error:
+            self._broken = True
+            raise JournalError(f"{self.path}: {error.strerror}; the last events may not be on disk") from error
+        self._size += len(data)
+        return records
+
+    def close(self) -> None:
+        os.close(self._file)
+        os.close(self._lock)
+
+    def _mend(self) -> tuple[list[Record], int]:
+        data = self.path.read_bytes()
+        records, good = _parse(data)
+        tail = data[good:]
+        if tail:
+            rest = tail.split(b"\n")[1:]
+            if any(_record(line) for line in rest):
+                raise JournalCorrupt(
+                    f"{self.path}: line {len(records) + 1} is damaged and good lines follow it; "
+                    "put back a copy of the file, or start another study with --tag"
+                )
+            aside = self.path.with_name(f"journal.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+            aside.write_bytes(tail)
+            os.ftruncate(self._file, good)
+            os.fsync(self._file)
+            self.repaired = (
+                f"the journal's last {len(tail)} bytes were torn; they were cut off and kept in {aside.name}"
+            )
+        return records, good
+
+
+def read(path: Path) -> list[Record]:
+    """The records of a journal, for readers: no lock, no unfinished last line; none where there is no file."""
+    with contextlib.suppress(FileNotFoundError):
+        return _parse(path.read_bytes())[0]
+    return []
+
+
+def _line(record: Record) -> bytes:
+    body = _encoder.encode(record)
+    return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+def _record(line: bytes) -> Record | None:
+    if len(line) < 10 or line[:8] != b"%08x" % zlib.crc32(line[9:]) or line[8:9] != b" ":
+        return None
+    try:
+        return _decoder.decode(line[9:])
+    except msgspec.DecodeError as error:
+        raise JournalCorrupt(
+            f"an event this version does not know ({error}); a newer labtop wrote it: use that"
+        ) from error
+
+
+def _parse(data: bytes) -> tuple[list[Record], int]:
+    """The records up to the first bad line, and the offset where that begins."""
+    records: list[Record] = []
+    good = 0
+    while (end := data.find(b"\n", good)) >= 0:
+        record = _record(data[good:end])
+        if record is None or record.seq != len(records) + 1:
+            break
+        records.append(record)
+        good = end + 1
+    return records, good
+
+
+def _lock(path: Path) -> int:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(lock, 32).decode().strip() or "unknown"
+        os.close(lock)
+        raise JournalLocked(f"another engine (pid {holder}) runs this study; `labtop attach` shows it") from None
+    os.ftruncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+    return lock

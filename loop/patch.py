@@ -1,0 +1,101 @@
+"""Edits: exact search/replace blocks, applied all or none, and the diff they make."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+
+class Edit(msgspec.Struct, frozen=True):
+    """Replace `search`, which must stand in the file exactly once. An empty `search` replaces the whole file."""
+
+    path: str
+    search: str
+    replace: str
+
+
+class EditError(ValueError):
+    """An edit that cannot be applied. The message is for the agent: it says what stands there instead."""
+
+
+def apply_edits(files: Mapping[str, str], edits: Iterable[Edit]) -> dict[str, str]:
+    """The files that change, path to new text. Edits of one file apply in order, each to the result of the one before.
+
+    Raises:
+        EditError: for an unknown path, a block that is not there or there more than once, or edits that change nothing.
+    """
+    changed: dict[str, str] = {}
+    for edit in edits:
+        if edit.path not in files:
+            raise EditError(f"{edit.path} is not an editable file; editable: {', '.join(sorted(files))}")
+        text = changed.get(edit.path, files[edit.path])
+        changed[edit.path] = _replaced(text, edit)
+    changed = {path: text for path, text in changed.items() if text != files[path]}
+    if not changed:
+        raise EditError("the edits change nothing")
+    return changed
+
+
+def _replaced(text: str, edit: Edit) -> str:
+    if not edit.search:
+        return edit.replace
+    found = text.count(edit.search)
+    if found == 1:
+        return text.replace(edit.search, edit.replace)
+    if found:
+        places = [str(text.count("\n", 0, at) + 1) for at in _occurrences(text, edit.search)]
+        raise EditError(
+            f"the search block stands {found} times in {edit.path}, at lines {', '.join(places)}; "
+            "add lines around it until it is unique"
+        )
+    raise EditError(
+        f"the search block is not in {edit.path}; the nearest text there is:\n{_nearest(text, edit.search)}"
+    )
+
+
+def _occurrences(text: str, block: str) -> Iterable[int]:
+    at = text.find(block)
+    while at >= 0:
+        yield at
+        at = text.find(block, at + len(block))
+
+
+def _nearest(text: str, block: str) -> str:
+    """The window of `text`, as many lines as `block` has, that resembles it most."""
+    lines, wanted = text.splitlines(), block.strip("\n").splitlines()
+    size = max(1, len(wanted))
+    anchors = difflib.get_close_matches(max(wanted, key=len, default=""), lines, n=5, cutoff=0.3)
+    starts = {
+        max(0, at - offset) for at, line in enumerate(lines) if line in anchors for offset in range(min(size, at + 1))
+    }
+    if not starts:
+        return "(nothing similar)"
+
+    def likeness(start: int) -> float:
+        return (
+            difflib.SequenceMatcher(None, lines[start : start + size], wanted).ratio()
+            + difflib.SequenceMatcher(None, "\n".join(lines[start : start + size]), block).ratio()
+        )
+
+    best = max(sorted(starts), key=likeness)
+    return "\n".join(lines[best : best + size])
+
+
+def unified_diff(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """The change from `old` to `new` in git's unified form; files only in `old` count as unchanged."""
+    pieces: list[str] = []
+    for path in sorted(new):
+        before, after = old.get(path, "").splitlines(keepends=True), new[path].splitlines(keepends=True)
+        for line in difflib.unified_diff(before, after, f"a/{path}", f"b/{path}"):
+            pieces.append(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n")
+    return "".join(pieces)
+
+
+def count_lines(diff: str) -> tuple[int, int]:
+    """Lines added and removed by a unified diff."""
+    lines = diff.splitlines()
+    added = sum(line.startswith("+") and not line.startswith("+++ ") for line in lines)
+    removed = sum(line.startswith("-") and not line.startswith("--- ") for line in lines)
+    return added, removed

@@ -1,0 +1,112 @@
+"""The engine as a process of its own: it outlives the terminal that started it.
+
+`start` is called by whoever wants an engine; `python -m loop.remote.daemon` is what it starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import msgspec
+
+from loop.study import engine_log, socket_path
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What the new engine is to do. None: as the settings say, or without end."""
+
+    root: str
+    tag: str
+    agent: str | None = None
+    device: str | None = None
+    budget: float | None = None
+    experiments: int | None = None
+
+
+class StartFailed(Exception):
+    """The engine did not start; the message is its own."""
+
+
+def start(order: Order) -> Path:
+    """Start an engine, detached from this terminal, and return its socket once it answers. Raises: StartFailed."""
+    root = Path(order.root)
+    log = engine_log(root, order.tag)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "loop.remote.daemon", msgspec.json.encode(order).decode()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=root,
+            start_new_session=True,
+        )
+    assert process.stdout is not None
+    with process.stdout:
+        said = process.stdout.readline().decode().strip()
+    if said != "ready":
+        raise StartFailed(said or f"the engine ended before it was ready; {log} says why")
+    return socket_path(root, order.tag)
+
+
+async def _serve(order: Order) -> None:
+    # Imported here: the starter needs none of it, and the cockpit starts engines.
+    from loop import agents, config
+    from loop.engine import Engine
+    from loop.journal import Journal
+    from loop.remote.server import Server
+    from loop.state import fold
+    from loop.study import Study
+    from loop.trials.telemetry import detect_device
+    from loop.workspace import Workspace
+
+    root = Path(order.root)
+    settings = config.load(root)
+    spec = order.agent or settings.agent
+    agent = agents.make(spec, seed=settings.seed)
+    workspace = Workspace(root, order.tag)
+    folder = root / ".labtop" / order.tag
+    journal = Journal(folder / "journal.jsonl")
+    opened = fold(journal.records)
+    device = order.device or opened.device or detect_device()
+    budget = order.budget or opened.budget or settings.budget_for(device)
+    study = Study(root=root, tag=order.tag, config=settings, device=device, budget=budget, agent=spec)
+    engine = Engine(study, journal=journal, workspace=workspace, agent=agent, experiments=order.experiments)
+    engine.check_terms()
+    server = Server(engine, socket_path(root, order.tag))
+    await server.start()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, engine.stop_soon)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    print("ready", flush=True)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    try:
+        await engine.run()
+    finally:
+        await server.close()
+        journal.close()
+
+
+def main() -> None:
+    """Serve until the engine ends. Before "ready", the one line on stdout says what is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m loop.remote.daemon", description=__doc__)
+    parser.add_argument("order", help="what to do, as JSON; `labtop run` writes it")
+    order = msgspec.json.decode(parser.parse_args().order, type=Order)
+    try:
+        asyncio.run(_serve(order))
+    except Exception as error:
+        traceback.print_exc()
+        print(" ".join(str(error).split()) or type(error).__name__, flush=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

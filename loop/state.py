@@ -1,0 +1,284 @@
+"""State is the fold of the journal: no I/O, no clock, the same records give the same state anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from loop import events as ev
+from loop.events import Author, Change, Outcome, Record, Verdict
+
+Stage = Literal["proposing", "proposed", "training", "trained", "decided"]
+"""How far an experiment has come. Before each of proposing, training and deciding a person may hold it."""
+
+Mode = Literal["running", "paused", "stopped"]
+
+WARNINGS_KEPT = 50
+
+BASELINE = "baseline"
+"""The agent's name of an experiment that measures the script as it stands."""
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One execution of the training command. Times are seconds since the epoch."""
+
+    number: int
+    trial: int
+    device: str
+    seed: int
+    budget: float
+    started: float
+    ended: float | None = None
+    outcome: Outcome | None = None
+    value: float | None = None
+    summary: dict[str, float] = {}
+    reason: str = ""
+    exit_code: int | None = None
+    wall_seconds: float = 0.0
+    paused: bool = False
+    disturbed: bool = False
+    """Frozen from outside at least once, so that its clock cannot be compared with others'."""
+
+
+class Experiment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One proposed change and its fate. Number 0 is the baseline: the unchanged script."""
+
+    number: int
+    stage: Stage
+    base: str
+    agent: str
+    spec: int
+    started: float
+    ended: float | None = None
+    commit: str | None = None
+    hypothesis: str = ""
+    expected_effect: str = ""
+    changes: tuple[Change, ...] = ()
+    added: int = 0
+    removed: int = 0
+    fingerprint: str = ""
+    trials: tuple[Trial, ...] = ()
+    verdict: Verdict | None = None
+    reason: str = ""
+    by: Author = "judge"
+    value: float | None = None
+    delta: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def trial(self) -> Trial | None:
+        """The latest trial, or None before the first."""
+        return self.trials[-1] if self.trials else None
+
+    @property
+    def memory_gb(self) -> float | None:
+        """Peak memory of the latest trial in GiB, as its script printed it."""
+        peak = self.trial.summary.get("peak_vram_mb") if self.trial else None
+        return None if peak is None else peak / 1024
+
+
+class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A study at one moment. `apply` moves it on by one record; nothing else changes it."""
+
+    seq: int = 0
+    time: float = 0.0
+    tag: str = ""
+    branch: str = ""
+    base: str = ""
+    metric: str = ""
+    direction: Literal["minimize", "maximize"] = "minimize"
+    budget: float = 0.0
+    device: str = ""
+    command: str = ""
+    opened: float = 0.0
+
+    agent: str = ""
+    engine_pid: int = 0
+    engine_host: str = ""
+    mode: Mode = "stopped"
+    mode_reason: str = ""
+    steps: int = 0
+    """Gates that may be passed while paused."""
+    limit: int | None = None
+    """The engine stops by itself once so many proposals were decided; None: it goes on."""
+
+    spec: int = 0
+    spec_digest: str = ""
+    experiments: list[Experiment] = []
+    """Position equals number."""
+    incumbent: int | None = None
+    notes: list[str] = []
+    failures: int = 0
+    """Proposals in a row that came to nothing."""
+    last_failure: str = ""
+    retry_at: float | None = None
+    warnings: list[str] = []
+
+    @property
+    def current(self) -> Experiment | None:
+        """The experiment under way, or None between two."""
+        return self.experiments[-1] if self.experiments and self.experiments[-1].stage != "decided" else None
+
+    @property
+    def best(self) -> Experiment | None:
+        """The incumbent."""
+        return None if self.incumbent is None else self.experiments[self.incumbent]
+
+    @property
+    def baseline(self) -> Experiment | None:
+        """The unchanged script, once it is measured: experiment 0, unless that did not run."""
+        return next((experiment for experiment in self.experiments if experiment.verdict == "keep"), None)
+
+    @property
+    def tried(self) -> int:
+        """How many proposals were decided."""
+        return sum(self.counts().values())
+
+    @property
+    def gain(self) -> float | None:
+        """By how much the incumbent beats the baseline (positive: better); None before both are measured."""
+        if self.best is None or self.baseline is None or self.best.value is None or self.baseline.value is None:
+            return None
+        return self.better_by(self.best.value, self.baseline.value)
+
+    def better_by(self, value: float, than: float) -> float:
+        """How much better `value` is, in the metric's unit; negative where it is worse."""
+        return than - value if self.direction == "minimize" else value - than
+
+    def counts(self) -> dict[Verdict, int]:
+        """How many proposals ended in each verdict; measuring the baseline is none."""
+        counts: dict[Verdict, int] = {"keep": 0, "discard": 0, "crash": 0, "reject": 0}
+        for experiment in self.experiments:
+            if experiment.verdict is not None and experiment.agent != BASELINE:
+                counts[experiment.verdict] += 1
+        return counts
+
+    def apply(self, record: Record) -> None:
+        """Move on by one record. Records must come in the order of the journal."""
+        self.seq, self.time = record.seq, record.time
+        event = record.event
+        match event:
+            case ev.StudyOpened():
+                self.tag, self.branch, self.base = event.tag, event.branch, event.base
+                self.metric, self.direction, self.budget = event.metric, event.direction, event.budget
+                self.device, self.command, self.opened = event.device, event.command, record.time
+            case ev.EngineStarted():
+                self.agent, self.engine_pid, self.engine_host = event.agent, event.pid, event.host
+                self.mode, self.mode_reason, self.steps = "running", "", 0
+                self.failures, self.last_failure, self.retry_at = 0, "", None
+                self.limit = None if event.experiments is None else self.tried + event.experiments
+            case ev.EngineStopped():
+                self.mode, self.mode_reason, self.engine_pid = "stopped", event.reason, 0
+            case ev.SpecChanged():
+                self.spec, self.spec_digest = event.version, event.digest
+            case ev.ProposalStarted():
+                self._pass_gate()
+                if event.number == len(self.experiments):
+                    self.experiments.append(_begin(event, record.time))
+                else:
+                    self.experiments[event.number] = _begin(event, record.time)
+            case ev.Proposed():
+                self._update(
+                    event.number,
+                    stage="proposed",
+                    commit=event.commit,
+                    hypothesis=event.hypothesis,
+                    expected_effect=event.expected_effect,
+                    changes=event.changes,
+                    added=event.added,
+                    removed=event.removed,
+                    fingerprint=event.fingerprint,
+                )
+                self.failures, self.last_failure, self.retry_at = 0, "", None
+            case ev.ProposalFailed():
+                self.failures += 1
+                self.last_failure, self.retry_at = event.reason, record.time + event.wait
+            case ev.TrialStarted():
+                self._pass_gate()
+                trial = Trial(
+                    number=event.number,
+                    trial=event.trial,
+                    device=event.device,
+                    seed=event.seed,
+                    budget=event.budget,
+                    started=record.time,
+                )
+                trials = (*self.experiments[event.number].trials, trial)
+                self._update(event.number, stage="training", trials=trials)
+            case ev.TrialPaused():
+                disturbed = self.experiments[event.number].trials[-1].disturbed or not event.cooperative
+                self._update_trial(event.number, paused=True, disturbed=disturbed)
+            case ev.TrialResumed():
+                self._update_trial(event.number, paused=False)
+            case ev.TrialFinished():
+                self._update_trial(
+                    event.number,
+                    paused=False,
+                    ended=record.time,
+                    outcome=event.outcome,
+                    value=event.value,
+                    summary=event.summary,
+                    reason=event.reason,
+                    exit_code=event.exit_code,
+                    wall_seconds=event.wall_seconds,
+                )
+                if self.experiments[event.number].stage == "training":
+                    self._update(event.number, stage="trained")
+            case ev.Decided():
+                self._decide(event, record.time)
+            case ev.Paused():
+                self.mode, self.mode_reason, self.steps = "paused", event.reason, 0
+            case ev.Resumed():
+                self.mode, self.mode_reason, self.steps = "running", "", 0
+            case ev.Stepped():
+                self.mode, self.mode_reason, self.steps = "paused", "single step", event.gates
+            case ev.Noted():
+                if event.number is None:
+                    self.notes = [*self.notes, event.text]
+                else:
+                    notes = (*self.experiments[event.number].notes, event.text)
+                    self._update(event.number, notes=notes)
+            case ev.Warned():
+                self.warnings = [*self.warnings, event.text][-WARNINGS_KEPT:]
+
+    def _update(self, number: int, **fields: object) -> None:
+        self.experiments[number] = replace(self.experiments[number], **fields)
+
+    def _update_trial(self, number: int, **fields: object) -> None:
+        *earlier, last = self.experiments[number].trials
+        self._update(number, trials=(*earlier, replace(last, **fields)))
+
+    def _pass_gate(self) -> None:
+        self.steps = max(0, self.steps - 1)
+
+    def _decide(self, event: ev.Decided, time: float) -> None:
+        self._pass_gate()
+        self._update(
+            event.number,
+            stage="decided",
+            ended=time,
+            verdict=event.verdict,
+            reason=event.reason,
+            by=event.by,
+            value=event.value,
+            delta=event.delta,
+        )
+        if event.verdict == "keep":
+            self.incumbent = event.number
+
+
+def _begin(event: ev.ProposalStarted, time: float) -> Experiment:
+    return Experiment(
+        number=event.number, stage="proposing", base=event.base, agent=event.agent, spec=event.spec, started=time
+    )
+
+
+def fold(records: Iterable[Record]) -> StudyState:
+    """The state after `records`, from the first one of a journal on."""
+    state = StudyState()
+    for record in records:
+        state.apply(record)
+    return state

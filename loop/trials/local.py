@@ -1,0 +1,298 @@
+"""Trials on this machine: the engine's side of a runner process. A restarted engine adopts what still runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loop.events import LogLines, Outcome, Step, TrialFinished
+from loop.trials import runner
+from loop.trials.output import OutputParser
+
+POLL = 0.1
+"""Seconds between two looks at the log."""
+LOG_LIMIT = 32 * 1024 * 1024
+LINES_A_MESSAGE = 200
+
+_PASSED_ON = {
+    *("HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE"),
+    *("XDG_CACHE_HOME", "LABTOP_CACHE", "HF_HOME", "HF_ENDPOINT", "OMP_NUM_THREADS", "MKL_NUM_THREADS"),
+}
+_PASSED_ON_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "TORCHINDUCTOR_", "TRITON_")
+
+
+class TrialSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What to run and where. Budget and time-out are in seconds; the time-out is wall time without pauses."""
+
+    number: int
+    trial: int
+    command: str
+    source: Path
+    """The exported copy of the commit; the command's working directory."""
+    folder: Path
+    """The runner's own files."""
+    log: Path
+    metrics: Path
+    metric: str
+    device: str
+    seed: int
+    budget: float
+    timeout: float
+    environment: dict[str, str]
+
+
+class LocalTrial:
+    """One trial on this machine. Iterate `follow` to its end, then ask for the `result`."""
+
+    def __init__(self, spec: TrialSpec, process: subprocess.Popen[bytes] | None) -> None:
+        self.spec = spec
+        self._process = process
+        self._parser = OutputParser()
+        self._control = spec.folder / "control"
+        self._result: TrialFinished | None = None
+
+    @classmethod
+    async def launch(cls, spec: TrialSpec) -> LocalTrial:
+        """Start the trial. Its runner lives on if this process dies."""
+        return cls(spec, await asyncio.to_thread(_start, spec))
+
+    @classmethod
+    async def adopt(cls, spec: TrialSpec) -> LocalTrial | None:
+        """The trial that an earlier engine started, running or ended; None where it never started."""
+        return cls(spec, None) if (spec.folder / "started.json").exists() else None
+
+    async def follow(self) -> AsyncIterator[Step | LogLines]:
+        """The trial's steps and log lines as they come, from its first; ends when the trial has ended."""
+        begun = self._started().get("time")
+        offset = 0
+        self.spec.metrics.write_bytes(b"")
+        with self.spec.metrics.open("ab") as metrics:
+            running = True
+            while running:
+                running = await self._still_running()
+                data = await asyncio.to_thread(_read_from, self.spec.log, offset)
+                offset += len(data)
+                lines, steps = self._parser.feed(data, final=not running)
+                begun = begun or self._started().get("time")
+                elapsed = max(0.0, _modified(self.spec.log) - begun) if begun else 0.0
+                for progress in steps:
+                    step = Step(
+                        number=self.spec.number,
+                        trial=self.spec.trial,
+                        time=elapsed,
+                        step=progress.step,
+                        loss=progress.loss,
+                        progress=progress.progress,
+                        tokens_per_second=progress.tokens_per_second,
+                        mfu=progress.mfu,
+                    )
+                    metrics.write(msgspec.json.encode(step) + b"\n")
+                    yield step
+                metrics.flush()
+                for at in range(0, len(lines), LINES_A_MESSAGE):
+                    part = tuple(lines[at : at + LINES_A_MESSAGE])
+                    yield LogLines(number=self.spec.number, trial=self.spec.trial, lines=part)
+        await asyncio.to_thread(self._finish)
+
+    def result(self) -> TrialFinished:
+        """How it ended. Only after `follow` has ended."""
+        assert self._result is not None
+        return self._result
+
+    async def kill(self, reason: str) -> None:
+        """End the whole process tree; returns when nothing of it is left."""
+        (self.spec.folder / "kill").write_text(reason, encoding="utf-8")
+        while self._alive():
+            await asyncio.sleep(0.02)
+
+    async def pause(self) -> bool:
+        """Make the trial stand still. True: the script stopped its own clock at a step; False: it was frozen.
+
+        Returns when it stands still, or when it has ended meanwhile.
+        """
+        (self._control / "pause").touch()
+        while self._alive():
+            if (self._control / "paused").exists():
+                return True
+            if (self._control / "frozen").exists():
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+    async def resume(self) -> None:
+        (self._control / "pause").unlink(missing_ok=True)
+
+    async def _still_running(self) -> bool:
+        """Wait for a moment, or for the runner's end, and tell whether it still runs."""
+        pid = self._runner_pid()
+        if pid is None:
+            return self._alive() and await asyncio.sleep(POLL / 5, result=True)
+        try:
+            watched = os.pidfd_open(pid)
+        except (OSError, AttributeError):
+            await asyncio.sleep(POLL)
+            return self._alive()
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(watched, ended.set)
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), POLL)
+        finally:
+            loop.remove_reader(watched)
+            os.close(watched)
+        return self._alive()
+
+    def _started(self) -> dict[str, Any]:
+        return _load(self.spec.folder / "started.json")
+
+    def _runner_pid(self) -> int | None:
+        """The runner's pid, if that process still is the runner."""
+        if self._process is not None:
+            return self._process.pid if self._process.poll() is None else None
+        started = self._started()
+        pid = started.get("runner")
+        return pid if pid and runner.start_time(pid) == started["start_time"] != 0 else None
+
+    def _alive(self) -> bool:
+        return self._runner_pid() is not None
+
+    def _finish(self) -> None:
+        exited = _load(self.spec.folder / "exit.json")
+        if not exited:
+            _end_strays(self.spec)
+        outcome, value, reason = self._outcome(exited)
+        self._result = TrialFinished(
+            number=self.spec.number,
+            trial=self.spec.trial,
+            outcome=outcome,
+            value=value,
+            summary={key: values[-1] for key, values in self._parser.summary.items() if math.isfinite(values[-1])},
+            reason=reason,
+            exit_code=exited.get("exit_code"),
+            wall_seconds=exited.get("wall_seconds", 0.0),
+        )
+
+    def _outcome(self, exited: dict[str, Any]) -> tuple[Outcome, float | None, str]:
+        if not exited:
+            return "lost", None, "its runner vanished without a result"
+        match exited["outcome"]:
+            case "killed":
+                with contextlib.suppress(OSError):
+                    return "killed", None, (self.spec.folder / "kill").read_text(encoding="utf-8")
+                return "killed", None, "its runner was told to end"
+            case "timeout":
+                return "timeout", None, exited["reason"]
+            case "exited" if exited["exit_code"] == 0:
+                return self._measured()
+            case "exited":
+                return "crash", None, self._crash_reason(exited["exit_code"])
+            case _:
+                return "crash", None, exited["reason"]
+
+    def _measured(self) -> tuple[Outcome, float | None, str]:
+        metric, values = self.spec.metric, self._parser.summary.get(self.spec.metric, [])
+        if not values:
+            return "crash", None, f"it printed no {metric}"
+        if any(value != values[0] for value in values):
+            return (
+                "crash",
+                None,
+                f"it printed {metric} more than once: {', '.join(f'{value:g}' for value in values[:4])}",
+            )
+        if not math.isfinite(values[0]):
+            return "crash", None, f"{metric} is {values[0]}"
+        return "ok", values[0], ""
+
+    def _crash_reason(self, code: int) -> str:
+        lines = self._parser.last_lines
+        if code < 0:
+            name = signal.Signals(-code).name if -code in signal.valid_signals() else str(-code)
+            return f"ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        return f"exit status {code}: {lines[-1]}" if lines else f"exit status {code}, and it printed nothing"
+
+
+def _start(spec: TrialSpec) -> subprocess.Popen[bytes]:
+    (spec.folder / "control").mkdir(parents=True, exist_ok=True)
+    argv = shlex.split(spec.command)
+    if argv[0] in ("python", "python3"):
+        argv[0] = sys.executable
+    cookie = uuid.uuid4().hex
+    task = {
+        "argv": argv,
+        "source": str(spec.source),
+        "log": str(spec.log),
+        "log_limit": LOG_LIMIT,
+        "timeout": spec.timeout,
+        "cookie": cookie,
+        "environment": _environment(spec, cookie),
+    }
+    (spec.folder / "spec.json").write_text(json.dumps(task), encoding="utf-8")
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", runner.__file__, str(spec.folder)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _environment(spec: TrialSpec, cookie: str) -> dict[str, str]:
+    """By allow-list: what a person's shell holds, keys above all, is none of a training script's business."""
+    passed = {
+        name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
+    }
+    return {
+        **passed,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "LABTOP_DEVICE": spec.device,
+        "LABTOP_SEED": str(spec.seed),
+        "LABTOP_BUDGET": str(spec.budget),
+        "LABTOP_CONTROL": str(spec.folder / "control"),
+        "LABTOP_TRIAL": cookie,
+        **spec.environment,
+    }
+
+
+def _end_strays(spec: TrialSpec) -> None:
+    """A runner that was killed left its tree behind; the cookie finds it."""
+    cookie = _load(spec.folder / "spec.json").get("cookie")
+    while cookie and (strays := runner.marked(cookie)):
+        runner.send(strays, signal.SIGKILL)
+
+
+def _read_from(path: Path, offset: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(4 * 1024 * 1024)
+    except FileNotFoundError:
+        return b""
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (FileNotFoundError, ValueError):
+        return {}

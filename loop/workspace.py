@@ -1,0 +1,156 @@
+"""Git by plumbing alone: commits, refs, exported copies. The person's checkout, index, HEAD, stash stay untouched."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import git
+
+ZERO = "0" * 40
+
+_SETTINGS = (
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "core.fsync=all",
+    "commit.gpgsign=false",
+    "core.hooksPath=/dev/null",
+    "core.quotePath=false",
+)
+_ENVIRONMENT = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "LC_ALL": "C",
+    "GIT_AUTHOR_NAME": "labtop",
+    "GIT_AUTHOR_EMAIL": "labtop@localhost",
+    "GIT_COMMITTER_NAME": "labtop",
+    "GIT_COMMITTER_EMAIL": "labtop@localhost",
+}
+
+
+class WorkspaceError(Exception):
+    """Git cannot do what the study needs; the message says why and what to do."""
+
+
+class Workspace:
+    """The study's commits in the person's repository: `refs/heads/labtop/<tag>` and `refs/labtop/<tag>/<number>`."""
+
+    def __init__(self, root: Path, tag: str) -> None:
+        """Raises: WorkspaceError where `root` is no repository that can carry the study."""
+        # A git hook or a test runner may have left these pointing at another repository.
+        for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"):
+            os.environ.pop(name, None)
+        try:
+            self._repo = git.Repo(root)
+        except git.InvalidGitRepositoryError:
+            raise WorkspaceError(
+                f"{root} is not the top of a git repository; run `git init` and commit there first"
+            ) from None
+        self._branch = f"refs/heads/labtop/{tag}"
+        self._refs = f"refs/labtop/{tag}"
+        try:
+            self.head()
+        except git.GitCommandError:
+            raise WorkspaceError(f"{root} has no commit yet; commit the files of the study first") from None
+        for line in self._git("worktree", "list", "--porcelain").splitlines():
+            if line == f"branch {self._branch}":
+                raise WorkspaceError(
+                    f"the branch labtop/{tag} is checked out, and the study moves it; leave it with: git switch -"
+                )
+        self._clear_locks()
+
+    def head(self) -> str:
+        """The commit that the person's HEAD stands on."""
+        return self._git("rev-parse", "--verify", "HEAD^{commit}")
+
+    def uncommitted(self, paths: Sequence[str]) -> list[str]:
+        """Those of `paths` that differ from HEAD, or are not in it."""
+        lines = self._git("status", "--porcelain", "--no-renames", "-uall", "--", *paths).splitlines()
+        return [line[3:] for line in lines]
+
+    def branch_head(self) -> str | None:
+        """The commit of the study's branch, or None before it exists."""
+        return self._git("rev-parse", "--quiet", "--verify", self._branch, with_exceptions=False) or None
+
+    def create_branch(self, commit: str) -> None:
+        """Raises: WorkspaceError where the branch exists on another commit."""
+        self.advance(commit, ZERO)
+
+    def advance(self, new: str, old: str) -> None:
+        """Move the branch from `old` to `new`. Raises: WorkspaceError where somebody else has moved it."""
+        try:
+            self._git("update-ref", self._branch, new, old)
+        except git.GitCommandError as error:
+            now = self.branch_head()
+            if now != new:
+                raise WorkspaceError(f"{self._branch} is at {now}, not at {old[:7]} where the study left it") from error
+
+    def record(self, number: int, commit: str) -> None:
+        """Make experiment `number` reachable for good."""
+        self._git("update-ref", f"{self._refs}/{number:04d}", commit)
+
+    def recorded(self) -> dict[int, str]:
+        """The commit of each recorded experiment."""
+        lines = self._git("for-each-ref", "--format=%(refname:lstrip=-1) %(objectname)", f"{self._refs}/").splitlines()
+        return {int(number): commit for number, commit in (line.split() for line in lines)}
+
+    def commit(self, base: str, files: Mapping[str, str], message: str) -> str:
+        """A commit on `base` with `files` (path to text) in place of what stands there. No ref moves."""
+        with _temporary_index() as environment:
+            self._git("read-tree", base, env=environment)
+            entries = []
+            for path, text in files.items():
+                blob = self._git("hash-object", "-w", "--stdin", istream=_stream(text))
+                listed = self._git("ls-files", "--stage", "--", path, env=environment)
+                mode = listed.split()[0] if listed else "100644"
+                entries.append(f"{mode} {blob}\t{path}\n")
+            self._git("update-index", "--add", "--index-info", env=environment, istream=_stream("".join(entries)))
+            tree = self._git("write-tree", env=environment)
+        return self._git("commit-tree", tree, "-p", base, istream=_stream(message))
+
+    def read(self, commit: str, path: str) -> str | None:
+        """The text of a file at `commit`; None where there is none."""
+        try:
+            return self._git("cat-file", "blob", f"{commit}:{path}", strip_newline_in_stdout=False)
+        except git.GitCommandError:
+            return None
+
+    def diff(self, base: str, commit: str) -> str:
+        """The change from `base` to `commit` in git's unified form."""
+        return self._git("diff", "--no-color", "--no-ext-diff", base, commit, strip_newline_in_stdout=False)
+
+    def export(self, commit: str, folder: Path) -> None:
+        """The exact tree of `commit` as files in `folder`, made anew."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        with _temporary_index() as environment:
+            self._git("read-tree", commit, env=environment)
+            self._git("checkout-index", "--all", f"--prefix={folder}/", env=environment)
+
+    def _git(self, *arguments: str, env: Mapping[str, str] = {}, **options: Any) -> str:
+        command = ["git", *(part for setting in _SETTINGS for part in ("-c", setting)), *arguments]
+        return str(self._repo.git.execute(command, env={**_ENVIRONMENT, **env}, **options))
+
+    def _clear_locks(self) -> None:
+        """Locks that a killed engine left on the study's own refs; nobody else's are touched."""
+        common = Path(self._repo.common_dir)
+        for lock in [common / f"{self._branch}.lock", *(common / self._refs).glob("*.lock")]:
+            lock.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _temporary_index() -> Any:
+    with tempfile.TemporaryDirectory(prefix="labtop-index-") as folder:
+        yield {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+
+
+def _stream(text: str) -> Any:
+    stream = tempfile.TemporaryFile()  # noqa: SIM115 - git reads it by its descriptor; closed with the last reference
+    stream.write(text.encode())
+    stream.seek(0)
+    return stream
