@@ -67,6 +67,7 @@ class Engine:
         self._writing = asyncio.Lock()
         self._deciding = asyncio.Lock()
         self._wake = asyncio.Event()
+        self._opened = asyncio.Event()
         self._stopping: Literal["after", "now"] | None = None
         self._turn: asyncio.Task[Proposal | Failed] | None = None
         self._trial: LocalTrial | None = None
@@ -88,9 +89,10 @@ class Engine:
             JournalError: where the journal cannot be written; nothing further is done then.
         """
         await self._open()
+        self._opened.set()
         helpers = [
-            asyncio.create_task(self._beside(self._watch_program(), "watching program.md")),
-            asyncio.create_task(self._beside(self._watch_machine(), "reading the machine")),
+            asyncio.create_task(self._beside(self._watch_program, "watching program.md")),
+            asyncio.create_task(self._beside(self._watch_machine, "reading the machine")),
         ]
         try:
             while (reason := self._end()) is None:
@@ -104,6 +106,9 @@ class Engine:
 
     async def do(self, command: AnyCommand) -> Reply:
         """Carry out a person's command, and say in one sentence what became of it."""
+        await (
+            self._opened.wait()
+        )  # A command's event before the engine's own first one would count as of an earlier run.
         match command:
             case commands.Pause():
                 return await self._pause()
@@ -123,7 +128,7 @@ class Engine:
 
     def stop_soon(self) -> None:
         """Stop without waiting for the training under way, from a signal handler."""
-        self._stopper = asyncio.create_task(self._stop(now=True))
+        self._stopper = asyncio.create_task(self.do(commands.Stop(now=True)))
 
     async def _open(self) -> None:
         study, config = self.study, self.study.config
@@ -602,10 +607,10 @@ class Engine:
             return Reply(ok=True, text=f"ended; the next engine runs {experiment.number:04d} again")
         return Reply(ok=True, text="ended")
 
-    async def _beside(self, work: Awaitable[None], what: str) -> None:
+    async def _beside(self, work: Callable[[], Awaitable[None]], what: str) -> None:
         """Run a side task; its failure is told, and costs nothing else."""
         try:
-            await work
+            await work()
         except Exception as error:
             await self._record(ev.Warned(text=f"{what} ended: {type(error).__name__}: {error}"))
 

@@ -53,6 +53,11 @@ def training(engine, number):
     return current is not None and current.number == number and current.stage == "training"
 
 
+def at_a_gate(engine):
+    current = engine.state.current
+    return current is None or (current.stage in ("proposed", "trained") and engine._trial is None)
+
+
 def trial_processes(root):
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -95,7 +100,7 @@ async def test_pause_stops_the_training_and_resume_ends_it(lab, until):
 async def test_step_passes_one_gate_at_a_time(lab, until):
     async with lab.engine() as engine:
         await engine.do(commands.Pause())
-        await until(lambda: engine.state.current is None or engine.state.current.stage != "training", "no training")
+        assert engine.state.mode == "paused"
         seen = []
         for _ in range(6):
             before = engine.state.current.stage if engine.state.current else "decided"
@@ -117,9 +122,27 @@ async def test_a_discarded_experiment_can_be_kept_by_hand(lab, until):
     async with lab.engine() as engine:
         await until(lambda: engine.state.counts()["discard"] >= 1, "a discard")
         await engine.do(commands.Pause())
-        await until(
-            lambda: engine.state.current is None or engine.state.current.stage in ("proposed", "trained"), "a gate"
-        )
+        # A kept one moves the incumbent, and only what was measured against that can be kept: step to a fresh discard.
+        while True:
+            await until(lambda: engine.state.steps == 0 and at_a_gate(engine), "a gate")
+            latest = engine.state.experiments[-1]
+            if latest.verdict == "discard":
+                break
+            await engine.do(commands.Step())
+        reply = await engine.do(commands.Keep(why="I want it"))
+        assert reply.ok and f"kept {latest.number:04d}" in reply.text
+        kept = engine.state.best
+        assert (kept.number, kept.verdict, kept.reason, kept.by) == (latest.number, "keep", "I want it", "person")
+        assert git(lab.root, "rev-parse", "labtop/t") == kept.commit
+        await engine.do(commands.Resume())
+        await until(lambda: len(engine.state.experiments) > kept.number + 1, "the next proposal")
+        assert engine.state.experiments[kept.number + 1].base == kept.commit
+
+
+async def test_what_was_not_measured_or_is_the_incumbent_cannot_be_kept(lab, until):
+    async with lab.engine() as engine:
+        await until(lambda: engine.state.incumbent is not None, "a baseline")
+        await engine.do(commands.Pause())
         reply = await engine.do(commands.Keep(why="I want it", number=engine.state.incumbent))
         assert not reply.ok and "already" in reply.text
         assert not (await engine.do(commands.Keep(why="?", number=99))).ok
