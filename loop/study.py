@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import tempfile
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def journal(self) -> Path:
-        return self.folder / "journal.jsonl"
+        return journal_path(self.root, self.tag)
 
     @property
     def results(self) -> Path:
@@ -66,6 +67,16 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
         return self.folder / "specs" / f"{version:04d}.md"
 
 
+def tags(root: Path) -> list[str]:
+    """The studies of a repository, the one that was written to last first."""
+    journals = (root / ".labtop").glob("*/journal.jsonl")
+    return [path.parent.name for path in sorted(journals, key=lambda path: path.stat().st_mtime, reverse=True)]
+
+
+def journal_path(root: Path, tag: str) -> Path:
+    return root / ".labtop" / tag / "journal.jsonl"
+
+
 def engine_log(root: Path, tag: str) -> Path:
     """What the engine itself has to say; the last resort of a person who looks for a fault."""
     return root / ".labtop" / tag / "engine.log"
@@ -80,3 +91,14 @@ def socket_path(root: Path, tag: str) -> Path:
     folder = Path(runtime) / "labtop" if runtime else Path(tempfile.gettempdir()) / f"labtop-{os.getuid()}"
     name = hashlib.sha256(f"{root.resolve()}\0{tag}".encode()).hexdigest()[:16]
     return folder / f"{name}.sock"
+
+
+def answers(path: Path) -> bool:
+    """Whether an engine listens on the socket at `path`."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(5.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True

@@ -18,33 +18,35 @@ from trainer.prepare import DEVICE, SEED, Clock
 
 KIND = DEVICE.type
 
-# A small budget wants a small model and many steps; the sizes below are small on a CPU for that reason.
-WIDTH = {"cpu": 64, "mps": 384, "cuda": 512}[KIND]  # 32..2048 (log) — of the residual stream; a multiple of HEAD_WIDTH
-DEPTH = {"cpu": 2, "mps": 6, "cuda": 8}[KIND]  # 1..24 — layers
+# Learning rates are at their peak; `schedule` says when they fall.
+HEAD_LR = {"cpu": 0.02, "mps": 0.008, "cuda": 0.004}[KIND]  # 0.0005..0.2 (log) — AdamW, the matrix that makes logits
+EMBEDDING_LR = {"cpu": 0.9, "mps": 0.5, "cuda": 0.3}[KIND]  # 0.01..4.0 (log) — AdamW, token and value embeddings
 MATRIX_LR = 0.03  # 0.002..0.2 (log) — Muon, for all matrices inside the layers
-EMBEDDING_LR = {"cpu": 0.9, "mps": 0.5, "cuda": 0.3}[KIND]  # 0.01..1.0 (log) — AdamW, token and value embeddings
-HEAD_LR = {"cpu": 0.02, "mps": 0.008, "cuda": 0.004}[KIND]  # 0.0005..0.05 (log) — AdamW, the matrix that makes logits
-BIAS_LR = 0.03  # 0.005..1.0 (log) — AdamW, the head's bias: how frequent tokens are, learned in the first steps
-ROWS = {"cpu": 16, "mps": 32, "cuda": 128}[KIND]  # 4..256 (log) — rows of a batch that go through the model at once
-CONTEXT = {"cpu": 64, "mps": 512, "cuda": 2048}[KIND]  # 32..2048 (log) — tokens of a row in training
-ACCUMULATE = {"cpu": 1, "mps": 2, "cuda": 2}[KIND]  # 1..16 (log) — batches whose gradients make one step
-WARMDOWN = 0.5  # 0.0..1.0 — the last share of the budget, in which learning rates fall
-FINAL_LR = 0.0  # 0.0..0.3 — what they fall to, as a share
-WARMUP = 0.0  # 0.0..0.2 — the first share, in which they rise
-HEAD_WIDTH = {"cpu": 32, "mps": 64, "cuda": 128}[KIND]  # 16..128 (log) — of one attention head
-MLP_RATIO = 4  # 1..8 — hidden units of the MLP, in widths
-WINDOWS = "SL"  # one of: "L", "SL", "SSSL" — layers that see half the context (S) or all (L), repeated; the last is L
-VALUE_EMBEDDINGS = True  # a second embedding of each token, added to the values of every other layer
-SMEAR = True  # lets each position mix in the embedding before it
-SOFTCAP = {"cpu": 0.0, "mps": 15.0, "cuda": 15.0}[
-    KIND
-]  # 0.0..30.0 — bounds logits; 0: off, since tanh is slow on a CPU
-ROPE_BASE = 10000.0  # 1000.0..100000.0 (log) — the longest wavelength of positions
 SCALAR_LR = 0.008  # 0.001..0.2 (log) — AdamW, residual scalars and gates
-WEIGHT_DECAY = 0.0  # 0.0..0.5 — Muon's, only where it agrees with the step
+BIAS_LR = 0.03  # 0.005..1.0 (log) — AdamW, the head's bias: how frequent tokens are, learned in the first steps
 MOMENTUM = 0.9  # 0.8..0.99 — Muon's
 BETA1 = 0.7  # 0.6..0.95 — AdamW's
 BETA2 = 0.99  # 0.9..0.999 — AdamW's
+WEIGHT_DECAY = 0.0  # 0.0..0.5 — Muon's, only where it agrees with the step
+WARMUP = 0.0  # 0.0..0.2 — the first share of the budget, in which learning rates rise
+WARMDOWN = 0.5  # 0.0..1.0 — the last share, in which they fall
+FINAL_LR = 0.0  # 0.0..0.3 — what they fall to, as a share
+
+# A small budget wants many steps of a small model: the sizes for a CPU are small for that reason.
+ROWS = {"cpu": 16, "mps": 32, "cuda": 128}[KIND]  # 4..256 (log) — rows of a batch that go through the model at once
+CONTEXT = {"cpu": 64, "mps": 512, "cuda": 2048}[KIND]  # 32..2048 (log) — tokens of a row in training
+ACCUMULATE = {"cpu": 1, "mps": 2, "cuda": 2}[KIND]  # 1..16 (log) — batches whose gradients make one step
+
+HEADS = {"cpu": 2, "mps": 6, "cuda": 4}[KIND]  # 1..16 (log) — attention heads
+HEAD_WIDTH = {"cpu": 32, "mps": 64, "cuda": 128}[KIND]  # one of: 16, 24, 32, 48, 64, 128
+WIDTH = HEADS * HEAD_WIDTH  # of the residual stream
+DEPTH = {"cpu": 2, "mps": 6, "cuda": 8}[KIND]  # 1..24 (log) — layers
+MLP_RATIO = 4  # 1..8 (log) — hidden units of the MLP, in widths
+WINDOWS = "SL"  # one of: "L", "SL", "SSSL" — layers that see half the context (S) or all (L), repeated; the last is L
+VALUE_EMBEDDINGS = True  # a second embedding of each token, added to the values of every other layer
+SMEAR = True  # lets each position mix in the embedding before it
+SOFTCAP = {"cpu": 0.0, "mps": 15.0, "cuda": 15.0}[KIND]  # 0.0..30.0 — bounds logits; 0: off (tanh is slow on a CPU)
+ROPE_BASE = 10000.0  # 1000.0..100000.0 (log) — the longest wavelength of positions
 
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12, "3090": 71e12}
 """Dense bf16 operations a second, as the makers state them; elsewhere one large product is timed."""
@@ -100,12 +102,12 @@ class Layer(nn.Module):
         self.down = nn.Linear(MLP_RATIO * WIDTH, WIDTH, bias=False)
         with_values = VALUE_EMBEDDINGS and index % 2 == (DEPTH - 1) % 2
         self.values = nn.Embedding(vocabulary, WIDTH) if with_values else None
-        self.value_gate = nn.Linear(WIDTH, WIDTH // HEAD_WIDTH, bias=False) if with_values else None
+        self.value_gate = nn.Linear(WIDTH, HEADS, bias=False) if with_values else None
 
     def forward(self, x: torch.Tensor, tokens: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         batch, length, _ = x.shape
         h = norm(x)
-        q, k, v = self.qkv(h).view(batch, length, 3, -1, HEAD_WIDTH).unbind(2)
+        q, k, v = self.qkv(h).view(batch, length, 3, HEADS, HEAD_WIDTH).unbind(2)
         if self.values is not None and self.value_gate is not None:
             gate = 2 * torch.sigmoid(self.value_gate(h))[..., None]
             v = v + gate * self.values(tokens).view_as(v).to(v.dtype)

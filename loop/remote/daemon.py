@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from loop.study import engine_log, socket_path
+from loop.study import engine_log, journal_path, socket_path
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +39,7 @@ def start(order: Order) -> Path:
     root = Path(order.root)
     log = engine_log(root, order.tag)
     log.parent.mkdir(parents=True, exist_ok=True)
+    (root / ".labtop" / ".gitignore").write_text("*\n")
     with log.open("ab") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "loop.remote.daemon", msgspec.json.encode(order).decode()],
@@ -72,8 +73,7 @@ async def _serve(order: Order) -> None:
     spec = order.agent or settings.agent
     agent = agents.make(spec, seed=settings.seed)
     workspace = Workspace(root, order.tag)
-    folder = root / ".labtop" / order.tag
-    journal = Journal(folder / "journal.jsonl")
+    journal = Journal(journal_path(root, order.tag))
     opened = fold(journal.records)
     device = order.device or opened.device or detect_device()
     budget = order.budget or opened.budget or settings.budget_for(device)

@@ -1,0 +1,284 @@
+"""`labtop …`: the command line, and the only place that knows both the engine's side and the cockpit's."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import NoReturn
+
+from loop import commands
+from loop.commands import AnyCommand
+from loop.config import ConfigError, check_tag, default_tag, find_root
+from loop.remote.client import Client, EngineGone
+from loop.remote.daemon import Order, StartFailed, start
+from loop.study import answers, socket_path, tags
+
+REFUSED, WRONG, NONE = 1, 2, 3
+"""Exit statuses: the engine refused or failed; settings, arguments or the start are wrong; there is no engine."""
+
+HEADLESS_EXPERIMENTS = 10
+"""So many a run without a terminal makes, where it is not told how many."""
+
+Act = Callable[[argparse.Namespace], int]
+"""Carries a command line out and gives the exit status."""
+
+
+class Quit(Exception):
+    """End with this status; the sentence goes to stderr."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit with its status."""
+    asked = parser().parse_args(arguments)
+    try:
+        status = asked.act(asked)
+    except Quit as quit:
+        print(f"labtop: {quit}", file=sys.stderr)
+        status = quit.status
+    except (ConfigError, StartFailed) as error:
+        print(f"labtop: {error}", file=sys.stderr)
+        status = WRONG
+    except EngineGone as error:
+        print(f"labtop: {error}", file=sys.stderr)
+        status = NONE
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:
+        # The reader of our output has left, as `head` does; there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
+    sys.exit(status)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The grammar of the command line."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("-C", dest="folder", type=Path, default=argparse.SUPPRESS, metavar="DIR", help="as if in DIR")
+    common.add_argument("--tag", default=argparse.SUPPRESS, help="the study [the latest one]")
+    top = argparse.ArgumentParser(
+        prog="labtop",
+        description="Watch an agent do research on a training script, and steer it.",
+        epilog="Alone, it opens the cockpit, and starts the engine where none runs.\nexample: labtop run --tag may12",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[common],
+    )
+    top.set_defaults(act=_open, folder=Path(), tag=None)
+    rooms = top.add_subparsers(metavar="COMMAND", title="commands")
+
+    def add(name: str, act: Act, words: str, example: str) -> argparse.ArgumentParser:
+        made = rooms.add_parser(
+            name, parents=[common], help=words, description=_sentence(words), epilog=f"example: {example}"
+        )
+        made.set_defaults(act=act)
+        return made
+
+    run = add("run", _run, "start the engine, or go on with its study, and watch it", "labtop run --experiments 50")
+    run.add_argument(
+        "--experiments",
+        type=_count,
+        metavar="N",
+        help=f"end after N proposals [without end; headless {HEADLESS_EXPERIMENTS}]",
+    )
+    run.add_argument("--agent", metavar="SPEC", help="who proposes: search, or openai:MODEL [search]")
+    run.add_argument("--budget", type=_seconds, metavar="S", help="seconds of training a trial [cpu 20, else 300]")
+    run.add_argument("--headless", action="store_true", help="one line per event instead of the cockpit")
+    run.add_argument("--device", choices=("cuda", "mps", "cpu"), help="what to train on [the best there is]")
+    add("attach", _attach, "open the cockpit on the engine that runs", "labtop attach --tag may12")
+    status = add("status", _status, "how the study stands", "labtop status --json | jq .best.value")
+    status.add_argument("--json", action="store_true", help="the whole state, for programs")
+
+    add("pause", _give(lambda _: commands.Pause()), "hold the study; a running training waits", "labtop pause")
+    add("resume", _give(lambda _: commands.Resume()), "go on", "labtop resume")
+    add("step", _give(lambda _: commands.Step()), "pass one gate (propose, run, judge), then wait", "labtop step")
+    reject = add(
+        "reject",
+        _give(lambda asked: commands.Reject(why=asked.why)),
+        "end the running experiment and go on with the next",
+        'labtop reject --why "it only memorises"',
+    )
+    reject.add_argument("--why", required=True, type=_words, help="the reason; the agent reads it")
+    keep = add(
+        "keep",
+        _give(lambda asked: commands.Keep(number=asked.number, why=asked.why)),
+        "keep an experiment by hand, overruling the judge",
+        'labtop keep 12 --why "simpler, and no worse"',
+    )
+    keep.add_argument("number", nargs="?", type=_count, metavar="N", help="which one [the latest with a value]")
+    keep.add_argument("--why", required=True, type=_words, help="the reason; the agent reads it")
+    note = add(
+        "note",
+        _give(lambda asked: commands.Note(text=asked.text)),
+        "tell the agent something, for its next briefing",
+        'labtop note "try fewer layers"',
+    )
+    note.add_argument("text", type=_words)
+    stop = add(
+        "stop",
+        _give(lambda asked: commands.Stop(now=asked.now)),
+        "end the engine after the running experiment",
+        "labtop stop --now",
+    )
+    stop.add_argument("--now", action="store_true", help="do not wait; that experiment is run again next time")
+    add("doctor", _doctor, "what is missing on this machine, and what to do about it", "labtop doctor")
+    return top
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a whole number is wanted, not {text!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"a number of seconds above 0 is wanted, not {text!r}")
+    return seconds
+
+
+def _words(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("words are wanted")
+    return text.strip()
+
+
+def _tag(root: Path, asked: argparse.Namespace) -> str:
+    """The study that is meant: the named one, else the latest, else a new one of today."""
+    if asked.tag is not None:
+        return check_tag(asked.tag)
+    return next(iter(tags(root)), default_tag(date.today()))
+
+
+def _running(asked: argparse.Namespace) -> tuple[Path, str]:
+    """Root and tag of the one engine that is meant. Raises: ConfigError, Quit."""
+    root = find_root(asked.folder.resolve())
+    if asked.tag is not None:
+        if not answers(socket_path(root, check_tag(asked.tag))):
+            raise Quit(NONE, f"no engine runs study {asked.tag}; start it with: labtop run --tag {asked.tag}")
+        return root, asked.tag
+    alive = [tag for tag in tags(root) if answers(socket_path(root, tag))]
+    if not alive:
+        raise Quit(NONE, f"no engine runs in {root}; start one with: labtop run")
+    if len(alive) > 1:
+        raise Quit(WRONG, f"engines run for {', '.join(alive)}; say which with --tag")
+    return root, alive[0]
+
+
+def _open(asked: argparse.Namespace) -> int:
+    return _run(
+        argparse.Namespace(**vars(asked), experiments=None, agent=None, budget=None, device=None, headless=False)
+    )
+
+
+def _run(asked: argparse.Namespace) -> int:
+    root = find_root(asked.folder.resolve())
+    tag = _tag(root, asked)
+    socket = socket_path(root, tag)
+    headless = asked.headless or not (sys.stdin.isatty() and sys.stdout.isatty())
+    options = ("experiments", "agent", "budget", "device")
+    given = [f"--{name}" for name in options if getattr(asked, name) is not None]
+    if answers(socket):
+        if given:
+            raise Quit(
+                REFUSED,
+                f"an engine runs study {tag} already, so {', '.join(given)} cannot take effect; "
+                f"`labtop attach` shows it, `labtop stop` ends it, --tag NAME opens another study",
+            )
+    else:
+        start(
+            Order(
+                root=str(root),
+                tag=tag,
+                agent=asked.agent,
+                device=asked.device,
+                budget=asked.budget,
+                experiments=HEADLESS_EXPERIMENTS if headless and asked.experiments is None else asked.experiments,
+            )
+        )
+    return _watch(root, tag, headless=headless)
+
+
+def _attach(asked: argparse.Namespace) -> int:
+    root, tag = _running(asked)
+    return _watch(root, tag, headless=not (sys.stdin.isatty() and sys.stdout.isatty()))
+
+
+def _watch(root: Path, tag: str, *, headless: bool) -> int:
+    socket = socket_path(root, tag)
+    if headless:
+        from tui.plain import watch
+
+        try:
+            return asyncio.run(watch(socket))
+        except KeyboardInterrupt:
+            print(f"\ndetached; the engine of {tag} goes on: labtop attach, labtop stop", file=sys.stderr)
+            return 130
+    from loop.config import load
+    from tui.app import LabtopApp
+
+    said = LabtopApp(socket=socket, root=root, program=Path(load(root).program)).run()
+    if said:
+        print(said)
+    return 0
+
+
+def _give(make: Callable[[argparse.Namespace], AnyCommand]) -> Act:
+    """What sends one command to the engine and prints its answer."""
+
+    def act(asked: argparse.Namespace) -> int:
+        root, tag = _running(asked)
+        return asyncio.run(_send(socket_path(root, tag), make(asked)))
+
+    return act
+
+
+async def _send(socket: Path, command: AnyCommand) -> int:
+    client = await Client.connect(socket)
+    try:
+        reply = await client.do(command)
+    finally:
+        await client.close()
+    print(reply.text if reply.ok else f"labtop: {reply.text}", file=sys.stdout if reply.ok else sys.stderr)
+    return 0 if reply.ok else REFUSED
+
+
+def _status(asked: argparse.Namespace) -> int:
+    from loop import journal
+    from loop.state import fold
+    from loop.study import journal_path
+    from tui.plain import as_json, overview
+
+    root = find_root(asked.folder.resolve())
+    tag = _tag(root, asked)
+    state = fold(journal.read(journal_path(root, tag)))
+    if not state.seq:
+        raise Quit(NONE, f"there is no study {tag} in {root} yet; start one with: labtop run --tag {tag}")
+    alive = answers(socket_path(root, tag))
+    print(as_json(state, alive=alive) if asked.json else overview(state, alive=alive))
+    return 0
+
+
+def _doctor(asked: argparse.Namespace) -> int:
+    from tui.doctor import examine
+
+    return examine(asked.folder.resolve())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""`labtop doctor`: what is missing on this machine, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib.util
+import locale
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from loop.config import Config, ConfigError, find_root, load
+from loop.study import answers, socket_path, tags
+
+FREE_GB = 2.0
+"""Less disk than this, in GiB, does not last a night."""
+
+GIT = (2, 25)
+"""The oldest git that has what the workspace needs."""
+
+
+class Finding(NamedTuple):
+    """`missing`: nothing works without it. `limited`: it works, but for what the sentence says."""
+
+    grade: Literal["ok", "limited", "missing"]
+    what: str
+    advice: str = ""
+
+
+def examine(folder: Path) -> int:
+    """Print every finding as it is made. Returns the exit status: 1 where something is missing."""
+    failed = False
+    for check in (python, git, study, disk, torch, device, socket, terminal, agents, sandbox):
+        for finding in check(folder):
+            print(f"{finding.grade:<8} {finding.what}", flush=True)
+            if finding.advice:
+                print(f"{'':<8} -> {finding.advice}", flush=True)
+            failed |= finding.grade == "missing"
+    print("\nnot ready: see what is missing above" if failed else "\nready")
+    return 1 if failed else 0
+
+
+def python(_: Path) -> Iterator[Finding]:
+    yield Finding("ok", f"Python {'.'.join(map(str, sys.version_info[:3]))}")
+
+
+def git(_: Path) -> Iterator[Finding]:
+    if shutil.which("git") is None:
+        yield Finding("missing", "git", "install it: apt install git")
+        return
+    said = _run("git", "--version").split()[2]
+    if tuple(int(part) for part in said.split(".")[:2]) < GIT:
+        yield Finding("missing", f"git {said}", "2.25 or newer is wanted")
+    else:
+        yield Finding("ok", f"git {said}")
+
+
+def study(folder: Path) -> Iterator[Finding]:
+    try:
+        root = find_root(folder)
+        config = load(root)
+    except ConfigError as error:
+        yield Finding("missing", f"a study: {error}", "write the settings; README.md shows them")
+        return
+    if not _run("git", "-C", str(root), "rev-parse", "--verify", "--quiet", "HEAD"):
+        yield Finding("missing", f"a commit in {root}", "git init, git add, git commit: experiments stand on commits")
+        return
+    yield Finding("ok", f"study settings: {config.command!r} edits {', '.join(config.editable)}, {config.metric}")
+    yield from _dirt(root, config)
+    for tag in tags(root):
+        if answers(socket_path(root, tag)):
+            yield Finding("ok", f"an engine runs study {tag}")
+
+
+def _dirt(root: Path, config: Config) -> Iterator[Finding]:
+    files = (config.program, *config.editable, *config.frozen)
+    changed = _run("git", "-C", str(root), "status", "--porcelain", "--", *files).splitlines()
+    if changed:
+        yield Finding(
+            "limited",
+            f"not committed: {', '.join(line.split()[-1] for line in changed)}",
+            "a study starts from HEAD; commit what it should start from",
+        )
+
+
+def disk(folder: Path) -> Iterator[Finding]:
+    free = shutil.disk_usage(folder).free / 2**30
+    if free < FREE_GB:
+        yield Finding("limited", f"{free:.1f} GiB of disk free", f"a night wants more than {FREE_GB:g} GiB")
+    else:
+        yield Finding("ok", f"{free:.0f} GiB of disk free")
+
+
+def torch(_: Path) -> Iterator[Finding]:
+    if importlib.util.find_spec("torch") is None:
+        yield Finding("limited", "torch is not installed", "the bundled trainer wants it: make run sets it up")
+        return
+    # In a process of its own: importing it takes seconds and can abort where its libraries do not fit.
+    said = _run(sys.executable, "-c", "import torch; print(torch.__version__)")
+    if said:
+        yield Finding("ok", f"torch {said}")
+    else:
+        yield Finding("missing", "torch is installed but does not load", "remove .venv and set up again: make run")
+
+
+def device(_: Path) -> Iterator[Finding]:
+    code = (
+        "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else "
+        "'Apple GPU' if torch.backends.mps.is_available() else '')"
+    )
+    found = _run(sys.executable, "-c", code)
+    if found:
+        yield Finding("ok", f"trains on {found}")
+        return
+    yield Finding("limited", f"no GPU that torch can use; trials train on {os.cpu_count()} CPU cores, one thread each")
+    if shutil.which("nvidia-smi"):
+        yield Finding(
+            "limited",
+            "an NVIDIA driver is here, but this torch build does not use it",
+            "install the CUDA build that the driver carries: pytorch.org/get-started",
+        )
+
+
+def socket(folder: Path) -> Iterator[Finding]:
+    try:
+        path = socket_path(find_root(folder), "x").parent
+    except ConfigError:
+        return
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owned = path.stat().st_uid == os.getuid() and os.access(path, os.W_OK)
+    except OSError:
+        owned = False
+    if owned:
+        yield Finding("ok", f"the engine's socket goes to {path}")
+    else:
+        yield Finding(
+            "missing", f"{path} is not writable, or another user's", "set XDG_RUNTIME_DIR to a folder of yours"
+        )
+
+
+def terminal(_: Path) -> Iterator[Finding]:
+    if not sys.stdout.isatty():
+        yield Finding("limited", "no terminal here: labtop prints lines instead of the cockpit")
+        return
+    if "UTF-8" not in locale.getpreferredencoding(False).upper():
+        yield Finding("limited", "the locale is not UTF-8", "export LANG=C.UTF-8")
+    if os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
+        yield Finding("limited", "TERM is not set", "export TERM=xterm-256color")
+    size = shutil.get_terminal_size()
+    if size.columns < 80 or size.lines < 24:
+        yield Finding("limited", f"the terminal has {size.columns}x{size.lines} cells", "80x24 is the least that fits")
+    else:
+        yield Finding("ok", f"a terminal of {size.columns}x{size.lines} cells")
+
+
+def agents(_: Path) -> Iterator[Finding]:
+    yield Finding("ok", "agent search: offline, no key needed")
+    if any(os.environ.get(name) for name in ("OPENAI_API_KEY", "OPENAI_API_KEY_FILE", "OPENAI_BASE_URL")):
+        yield Finding("ok", "agent openai:MODEL: its endpoint or key is set in the environment")
+    else:
+        yield Finding(
+            "limited", "agent openai:MODEL has no key", "set OPENAI_API_KEY, or OPENAI_BASE_URL for a local one"
+        )
+
+
+def sandbox(_: Path) -> Iterator[Finding]:
+    yield Finding("limited", "trials run as you, without a sandbox", "let only agents you trust propose changes")
+
+
+def _run(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

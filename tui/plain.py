@@ -1,0 +1,179 @@
+"""The study as lines of text: for pipes, logs, screen readers and `labtop status`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+
+from loop import events as ev
+from loop.commands import Stop
+from loop.events import Record, Step
+from loop.remote.client import Client
+from loop.remote.wire import Recorded, Snapshot
+from loop.state import BASELINE, Experiment, StudyState
+from tui import words
+
+PROGRESS_EVERY = 60.0
+"""Seconds of silence after which a training tells how far it is."""
+
+LOG_TAIL = 15
+"""So many of the last lines of a log say why a run failed."""
+
+
+async def watch(socket: Path, *, out: TextIO | None = None) -> int:
+    """Print one line per event until the engine ends, then a summary, and return the exit status.
+
+    The status is 0 where the engine ended by itself or was stopped by a person, 1 where it vanished, or where it waits
+    for a person who is not here: then it is stopped, so that nothing hangs. Raises: EngineGone.
+    """
+    out = out or sys.stdout
+    client = await Client.connect(socket)
+    told, failed, already = time.monotonic(), False, 0
+    try:
+        async for update in client.updates():
+            said = None
+            match update:
+                case Snapshot(state=state):
+                    already = len(state.experiments)
+                    said = opening(state)
+                case Recorded(record=record):
+                    said = line(record, client.state)
+                    match record.event:
+                        case ev.Paused(by="engine"):
+                            failed = True
+                            said = f"{said}\n{await _last_words(client)}"
+                            await client.do(Stop(now=True))
+                case Step() if time.monotonic() - told > PROGRESS_EVERY:
+                    said = _progress(update)
+            if said:
+                print(said, file=out, flush=True)
+                told = time.monotonic()
+            if client.state.mode == "stopped" and client.state.seq:
+                break
+    finally:
+        await client.close()
+    if client.state.mode != "stopped":
+        print("the engine is gone without a word; `labtop run` goes on where it was", file=out)
+        return 1
+    print(f"\n{summary(client.state, since=already)}", file=out, flush=True)
+    return 1 if failed else 0
+
+
+async def _last_words(client: Client) -> str:
+    experiments = client.state.experiments
+    log = await client.fetch(experiments[-1].number, "log") if experiments else ""
+    lines = [words.clean(text).rstrip() for text in log.splitlines()[-LOG_TAIL:]]
+    return "\n".join(f"          | {text}" for text in lines)
+
+
+def opening(state: StudyState) -> str:
+    """What a viewer who comes now should know."""
+    if not state.seq:
+        return "the engine starts"
+    lower = "lower" if state.direction == "minimize" else "higher"
+    said = (
+        f"study {state.tag} on branch {state.branch}: {state.metric}, {lower} is better, {state.budget:g} s a trial on "
+        f"{state.device}, agent {state.agent}, engine pid {state.engine_pid}"
+    )
+    return f"{said}\n{overview(state, alive=True)}" if state.experiments else said
+
+
+def line(record: Record, state: StudyState) -> str | None:
+    """An event as one readable line; `state` is the state after it. None where another line says it."""
+    event = record.event
+    match event:
+        case ev.StudyOpened():
+            said = opening(state).splitlines()[0]
+        case ev.ProposalStarted() if event.agent != BASELINE:
+            said = f"{words.name(event.number)} {event.agent} proposes"
+        case ev.Proposed():
+            effect = f"; expected: {event.expected_effect}" if event.expected_effect else ""
+            said = f"{words.name(event.number)} proposed: {event.hypothesis}{effect}"
+        case ev.TrialStarted():
+            said = f"{words.name(event.number)} trains for {event.budget:g} s on {event.device}, seed {event.seed}"
+        case ev.TrialFinished(outcome="ok", value=float(value)):
+            said = f"{words.name(event.number)} measured: {state.metric} {value:.4f} after {event.wall_seconds:.1f} s"
+        case ev.TrialPaused():
+            said = f"{words.name(event.number)} waits in its training"
+        case ev.TrialResumed():
+            said = f"{words.name(event.number)} trains on"
+        case ev.Stepped():
+            said = "one step"
+        case ev.Decided():
+            measured = "" if event.value is None else f" {words.value(event.value)}"
+            by = "" if event.by == "judge" else f" by the {event.by}"
+            said = f"{words.name(event.number)} {event.verdict.upper()}{by}{measured}: {event.reason}"
+        case _:
+            return words.happened(record)
+    return f"{words.clock(record.time)} {words.one_line(said)}"
+
+
+def _progress(step: Step) -> str:
+    far = "" if step.progress is None else f" {100 * step.progress:.0f} % of its budget,"
+    return f"{words.clock(time.time())} {words.name(step.number)} at{far} step {step.step}, loss {step.loss:.4f}"
+
+
+def summary(state: StudyState, *, since: int = 0) -> str:
+    """How the study stands at its end: baseline, best, gain, and what became of each proposal."""
+    run = [experiment for experiment in state.experiments[since:] if experiment.agent != BASELINE]
+    rows = [("study", f"{state.tag}: {words.one_line(state.mode_reason)}"), *_standing(state)]
+    if since and run:
+        kept = sum(experiment.verdict == "keep" for experiment in run)
+        rows.append(("this run", f"{len(run)} experiments, {kept} kept"))
+    if state.best is not None:
+        rows.append(("branch", f"{state.branch}; what it gained: git diff {state.base[:7]} {state.branch}"))
+        rows.append(("results", f".labtop/{state.tag}/results.tsv"))
+    return _table(rows)
+
+
+def overview(state: StudyState, *, alive: bool) -> str:
+    """How the study stands now."""
+    mode = words.mode_word(state, connected=alive)
+    rows = [("study", f"{state.tag}, {mode}: {words.activity(state, None, time.time())}"), *_standing(state)]
+    if alive:
+        rows.append(("engine", f"pid {state.engine_pid} on {state.engine_host}, agent {state.agent}"))
+    return _table(rows)
+
+
+def _standing(state: StudyState) -> list[tuple[str, str]]:
+    counts = state.counts()
+    rows = [
+        (
+            "experiments",
+            f"{state.tried}: {counts['keep']} kept, {counts['discard']} discarded, {counts['crash']} crashed, "
+            f"{counts['reject']} rejected",
+        )
+    ]
+    if state.baseline is not None:
+        rows.append(("baseline", f"{words.value(state.baseline.value)} {state.metric}"))
+    if state.best is not None:
+        rows.append(("best", f"{words.value(state.best.value)} {_title(state.best)}"))
+    if (gained := words.gain(state)) is not None:
+        rows.append(("gain", gained))
+    return rows
+
+
+def _title(experiment: Experiment) -> str:
+    return f"#{words.name(experiment.number)} {words.what(experiment)}"
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    return "\n".join(f"{name:<12} {text}" for name, text in rows)
+
+
+def as_json(state: StudyState, *, alive: bool) -> str:
+    """The state, and what is derived from it, as JSON."""
+    derived = {
+        "alive": alive,
+        "best": state.best,
+        "baseline": state.baseline,
+        "current": state.current,
+        "gain": state.gain,
+        "counts": state.counts(),
+    }
+    body = {name: getattr(state, name) for name in StudyState.__struct_fields__}
+    return msgspec.json.format(msgspec.json.encode({**body, **derived}), indent=2).decode()

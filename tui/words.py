@@ -1,0 +1,238 @@
+"""State in words: what a person reads in the header, the tables and the log. Pure functions, no widget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from loop import events as ev
+from loop.events import Record, Step
+from loop.state import BASELINE, Experiment, StudyState
+from loop.trials.output import clean as clean
+
+NOTHING = "—"
+
+STATUS = {
+    "proposing": "proposing",
+    "proposed": "proposed",
+    "training": "training",
+    "trained": "trained",
+}
+"""An experiment's status while it has no verdict."""
+
+RATE_OVER = 20
+"""So many of the latest experiments make the rate."""
+
+
+def name(number: int) -> str:
+    return f"{number:04d}"
+
+
+def one_line(text: str) -> str:
+    """Foreign text as one clean line."""
+    return " ".join(clean(text).split())
+
+
+def value(number: float | None) -> str:
+    return NOTHING if number is None else f"{number:.4f}"
+
+
+def delta(number: float | None) -> str:
+    return NOTHING if number is None else f"{number:+.4f}"
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3:12` or `2:03:12`."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def amount(number: float) -> str:
+    """Three digits and a unit: `981`, `12.3 k`, `1.23 M`."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(number) >= size:
+            scaled = number / size
+            return (
+                f"{scaled:.2f}{unit}"
+                if scaled < 10
+                else f"{scaled:.1f}{unit}"
+                if scaled < 100
+                else f"{scaled:.0f}{unit}"
+            )
+    return f"{number:.0f}"
+
+
+def gib(size: float) -> str:
+    """Bytes as GiB, without the unit."""
+    number = size / 1024**3
+    return f"{number:.1f}" if number < 10 else f"{number:.0f}"
+
+
+def percent(share: float | None) -> str:
+    return NOTHING if share is None else f"{100 * share:.0f} %"
+
+
+def unit(metric: str) -> str:
+    """What a difference of the metric is counted in."""
+    return metric.removeprefix("val_") or "value"
+
+
+def status(experiment: Experiment) -> str:
+    """The verdict, or how far the experiment is."""
+    return experiment.verdict or STATUS.get(experiment.stage, experiment.stage)
+
+
+def what(experiment: Experiment) -> str:
+    """What an experiment changes, as shortly as possible."""
+    if experiment.agent == BASELINE:
+        return "baseline"
+    if experiment.changes:
+        return ", ".join(f"{change.name} {change.old} -> {change.new}" for change in experiment.changes)
+    return one_line(experiment.hypothesis) or "…"
+
+
+def gain(state: StudyState) -> str | None:
+    """How far the study has come, in the metric's unit and in percent of the baseline."""
+    if state.gain is None or state.baseline is None or not state.baseline.value:
+        return None
+    share = 100 * state.gain / abs(state.baseline.value)
+    return f"{state.gain:.4f} {unit(state.metric)} ({share:.2f} %)"
+
+
+def rate(experiments: Iterable[Experiment]) -> float | None:
+    """Experiments an hour over the latest ones; None before two are decided."""
+    decided = [experiment for experiment in experiments if experiment.ended is not None][-RATE_OVER:]
+    if len(decided) < 2 or decided[-1].ended is None:
+        return None
+    span = decided[-1].ended - decided[0].started
+    return 3600 * len(decided) / span if span > 0 else None
+
+
+def mode_word(state: StudyState, *, connected: bool) -> str:
+    """The word that stands first in the header."""
+    if state.mode == "stopped":
+        return "STOPPED" if state.seq else "CONNECTING"
+    if not connected:
+        return "NO ENGINE"
+    if state.mode == "running":
+        return "RUNNING"
+    return "STEP" if state.mode_reason == "single step" else "PAUSED"
+
+
+def spent(experiment: Experiment, step: Step | None, now: float) -> float:
+    """Seconds of its budget that the experiment's trial has used, as far as can be told from outside."""
+    trial = experiment.trial
+    if trial is None:
+        return 0.0
+    if step is not None and (step.number, step.trial) == (trial.number, trial.trial):
+        return step.time if step.progress is None else step.progress * trial.budget
+    return max(0.0, now - trial.started)
+
+
+def share_spent(state: StudyState, step: Step | None) -> float | None:
+    """How much of its budget the running trial has used, in 0..1; None where nothing trains or tells."""
+    current = state.current
+    if current is None or current.stage != "training" or current.trial is None or step is None:
+        return None
+    if (step.number, step.trial) != (current.number, current.trial.trial):
+        return None
+    return step.progress if step.progress is not None else min(1.0, step.time / max(current.trial.budget, 1e-9))
+
+
+def activity(state: StudyState, step: Step | None, now: float) -> str:
+    """What the study is at, in words: `training 0042 · 12 s of 20 s`."""
+    if not state.seq:
+        return "waiting for the engine's first word"
+    if state.mode == "stopped":
+        return one_line(state.mode_reason) or "the engine has ended"
+    current = state.current
+    reason = one_line(state.mode_reason) if state.mode == "paused" and state.mode_reason != "single step" else ""
+    if reason:
+        return reason
+    if current is None:
+        return "before the next proposal" if _held(state) else "between two experiments"
+    title = "the baseline" if current.agent == BASELINE else name(current.number)
+    match current.stage:
+        case "proposing":
+            return _proposing(state, title, now)
+        case "proposed":
+            return f"{title} is proposed, its training comes next"
+        case "training":
+            return _training(current, title, step, now)
+        case _:
+            return f"{title} is trained, its verdict comes next"
+
+
+def _held(state: StudyState) -> bool:
+    return state.mode == "paused" and not state.steps
+
+
+def _proposing(state: StudyState, title: str, now: float) -> str:
+    if not state.failures:
+        return f"proposing {title}"
+    why = one_line(state.last_failure)
+    if state.retry_at is not None and state.retry_at > now:
+        return f"asks for {title} again in {duration(state.retry_at - now)} · {why}"
+    return f"proposing {title}, attempt {state.failures + 1} · {why}"
+
+
+def _training(current: Experiment, title: str, step: Step | None, now: float) -> str:
+    trial = current.trial
+    doing = "measuring" if current.agent == BASELINE else "training"
+    if trial is None:
+        return f"{doing} {title}"
+    used = duration(spent(current, step, now))
+    told = step is not None and (step.number, step.trial) == (trial.number, trial.trial)
+    clock = f"{used} of {duration(trial.budget)}" if told else f"starting, {used}"
+    if trial.paused:
+        return f"{doing} {title} waits at {clock}" if told else f"{doing} {title} waits"
+    return f"{doing} {title} · {clock}"
+
+
+def happened(record: Record) -> str | None:
+    """An event as a line of the log, or None where the panes show it well enough."""
+    event = record.event
+    match event:
+        case ev.EngineStarted():
+            said = f"engine started, pid {event.pid}"
+        case ev.EngineStopped():
+            said = f"engine ended: {event.reason}"
+        case ev.SpecChanged():
+            said = f"program.md version {event.version}"
+        case ev.ProposalFailed():
+            said = f"{name(event.number)} proposal failed: {event.reason}"
+        case ev.TrialStarted():
+            said = f"{name(event.number)} trial {event.trial} starts on {event.device}, seed {event.seed}"
+        case ev.TrialFinished() if event.outcome != "ok":
+            said = f"{name(event.number)} trial {event.trial} {event.outcome}: {event.reason}"
+        case ev.Decided():
+            said = f"{name(event.number)} {event.verdict}: {event.reason}"
+        case ev.Paused():
+            said = f"paused by the {event.by}" + (f": {event.reason}" if event.reason else "")
+        case ev.Resumed():
+            said = "resumed"
+        case ev.Noted():
+            said = f"note: {event.text}"
+        case ev.Warned():
+            said = f"warning: {event.text}"
+        case _:
+            return None
+    return f"{clock(record.time)} {one_line(said)}"
+
+
+def clock(moment: float) -> str:
+    """The local time of day."""
+    return time.strftime("%H:%M:%S", time.localtime(moment))
+
+
+def farewell(state: StudyState, *, connected: bool) -> str:
+    """What detaching leaves behind."""
+    if connected and state.mode != "stopped" and state.engine_pid:
+        return f"detached; the engine goes on, pid {state.engine_pid}"
+    if state.mode == "stopped" and state.mode_reason:
+        return f"detached; the engine has ended: {one_line(state.mode_reason)}"
+    return "detached; no engine runs"
