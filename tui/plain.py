@@ -39,7 +39,7 @@ async def watch(socket: Path, *, out: TextIO | None = None) -> int:
             match update:
                 case Snapshot(state=state):
                     already = len(state.experiments)
-                    said = opening(state)
+                    said = opening(state) if state.mode != "stopped" else None
                 case Recorded(record=record):
                     said = line(record, client.state)
                     match record.event:
@@ -52,7 +52,7 @@ async def watch(socket: Path, *, out: TextIO | None = None) -> int:
             if said:
                 print(said, file=out, flush=True)
                 told = time.monotonic()
-            if client.state.mode == "stopped" and client.state.seq:
+            if isinstance(update, Recorded) and isinstance(update.record.event, ev.EngineStopped):
                 break
     finally:
         await client.close()
@@ -72,8 +72,6 @@ async def _last_words(client: Client) -> str:
 
 def opening(state: StudyState) -> str:
     """What a viewer who comes now should know."""
-    if not state.seq:
-        return "the engine starts"
     lower = "lower" if state.direction == "minimize" else "higher"
     said = (
         f"study {state.tag} on branch {state.branch}: {state.metric}, {lower} is better, {state.budget:g} s a trial on "
@@ -86,8 +84,8 @@ def line(record: Record, state: StudyState) -> str | None:
     """An event as one readable line; `state` is the state after it. None where another line says it."""
     event = record.event
     match event:
-        case ev.StudyOpened():
-            said = opening(state).splitlines()[0]
+        case ev.EngineStarted():
+            return opening(state)
         case ev.ProposalStarted() if event.agent != BASELINE:
             said = f"{words.name(event.number)} {event.agent} proposes"
         case ev.Proposed():
