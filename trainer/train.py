@@ -18,16 +18,17 @@ from trainer.prepare import DEVICE, SEED, Clock
 
 KIND = DEVICE.type
 
-# Learning rates are at their peak; `schedule` says when they fall.
-HEAD_LR = {"cpu": 0.02, "mps": 0.008, "cuda": 0.004}[KIND]  # 0.0005..0.2 (log) — AdamW, the matrix that makes logits
-EMBEDDING_LR = {"cpu": 0.9, "mps": 0.5, "cuda": 0.3}[KIND]  # 0.01..4.0 (log) — AdamW, token and value embeddings
-MATRIX_LR = 0.03  # 0.002..0.2 (log) — Muon, for all matrices inside the layers
-SCALAR_LR = 0.008  # 0.001..0.2 (log) — AdamW, residual scalars and gates
-BIAS_LR = 0.03  # 0.005..1.0 (log) — AdamW, the head's bias: how frequent tokens are, learned in the first steps
-MOMENTUM = 0.9  # 0.8..0.99 — Muon's
-BETA1 = 0.7  # 0.6..0.95 — AdamW's
-BETA2 = 0.99  # 0.9..0.999 — AdamW's
-WEIGHT_DECAY = 0.0  # 0.0..0.5 — Muon's, only where it agrees with the step
+# Learning rates are at their peak; `schedule` says when they fall. Muon trains the matrices inside the layers, and AdamW
+# everything else.
+MATRIX_LR = 0.03  # 0.002..0.2 (log) — Muon
+MOMENTUM = 0.95  # 0.8..0.99 — Muon
+HEAD_LR = {"cpu": 0.02, "mps": 0.008, "cuda": 0.004}[KIND]  # 0.0005..0.2 (log) — the matrix that makes logits
+EMBEDDING_LR = {"cpu": 0.9, "mps": 0.5, "cuda": 0.3}[KIND]  # 0.01..4.0 (log) — token and value embeddings
+BETA1 = 0.7  # 0.6..0.95 — AdamW
+BETA2 = 0.95  # 0.9..0.999 — AdamW
+SCALAR_LR = 0.008  # 0.001..0.2 (log) — residual scalars, gates and shifts
+BIAS_LR = 0.03  # 0.005..1.0 (log) — the head's bias: how frequent tokens are, learned in the first steps
+WEIGHT_DECAY = 0.0  # 0.0..0.5 — Muon, only where it agrees with the step
 WARMUP = 0.0  # 0.0..0.2 — the first share of the budget, in which learning rates rise
 WARMDOWN = 0.5  # 0.0..1.0 — the last share, in which they fall
 FINAL_LR = 0.0  # 0.0..0.3 — what they fall to, as a share
@@ -44,7 +45,7 @@ DEPTH = {"cpu": 2, "mps": 6, "cuda": 8}[KIND]  # 1..24 (log) — layers
 MLP_RATIO = 4  # 1..8 (log) — hidden units of the MLP, in widths
 WINDOWS = "SL"  # one of: "L", "SL", "SSSL" — layers that see half the context (S) or all (L), repeated; the last is L
 VALUE_EMBEDDINGS = True  # a second embedding of each token, added to the values of every other layer
-SMEAR = True  # lets each position mix in the embedding before it
+SHIFT = True  # lets attention see the position before, in each channel by a learned amount
 SOFTCAP = {"cpu": 0.0, "mps": 15.0, "cuda": 15.0}[KIND]  # 0.0..30.0 — bounds logits; 0: off (tanh is slow on a CPU)
 ROPE_BASE = 10000.0  # 1000.0..100000.0 (log) — the longest wavelength of positions
 
@@ -103,10 +104,13 @@ class Layer(nn.Module):
         with_values = VALUE_EMBEDDINGS and index % 2 == (DEPTH - 1) % 2
         self.values = nn.Embedding(vocabulary, WIDTH) if with_values else None
         self.value_gate = nn.Linear(WIDTH, HEADS, bias=False) if with_values else None
+        self.shift = nn.Parameter(torch.zeros(WIDTH))
 
     def forward(self, x: torch.Tensor, tokens: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         batch, length, _ = x.shape
         h = norm(x)
+        if SHIFT:
+            h = h + self.shift * F.pad(h[:, :-1], (0, 0, 1, 0))
         q, k, v = self.qkv(h).view(batch, length, 3, HEADS, HEAD_WIDTH).unbind(2)
         if self.values is not None and self.value_gate is not None:
             gate = 2 * torch.sigmoid(self.value_gate(h))[..., None]
@@ -130,8 +134,6 @@ class GPT(nn.Module):
         # Per layer: how much of the stream goes on, and how much of the embedding is mixed in again.
         self.stream = nn.Parameter(torch.ones(DEPTH))
         self.again = nn.Parameter(torch.full((DEPTH,), 0.5))
-        self.smear_gate = nn.Linear(WIDTH, 1, bias=False)
-        self.smear = nn.Parameter(torch.zeros(()))
         self.reset()
 
     @torch.no_grad()
@@ -141,7 +143,6 @@ class GPT(nn.Module):
         nn.init.normal_(self.embedding.weight)
         nn.init.normal_(self.head.weight, std=0.003)
         nn.init.zeros_(self.head.bias)
-        nn.init.zeros_(self.smear_gate.weight)
         for layer in self.layers:
             nn.init.uniform_(layer.qkv.weight, -scale, scale)
             nn.init.uniform_(layer.up.weight, -scale, scale)
@@ -155,9 +156,6 @@ class GPT(nn.Module):
         """The stream before the head, [B, T, WIDTH]."""
         cos, sin = rotary(tokens.size(1), HEAD_WIDTH, tokens.device)
         x = norm(self.embedding(tokens))
-        if SMEAR:
-            before = F.pad(x[:, :-1], (0, 0, 1, 0))
-            x = x + self.smear * torch.sigmoid(self.smear_gate(x)) * before
         first = x
         for index, layer in enumerate(self.layers):
             x = layer(self.stream[index] * x + self.again[index] * first, tokens, cos, sin)

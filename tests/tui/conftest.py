@@ -1,0 +1,208 @@
+"""Engines for the cockpit to look at: the real one of `lab`, and one of cardboard that says what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+from textual.pilot import Pilot
+
+from loop import events as ev
+from loop.events import Record
+from loop.remote import wire
+from loop.state import fold
+from tui.app import LabtopApp
+
+SIZE = (120, 40)
+PATIENCE = 60.0
+"""Seconds that a condition may take on a machine that is busy."""
+
+
+@pytest.fixture(autouse=True)
+def colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+@pytest.fixture
+def text_of() -> Callable[[LabtopApp], str]:
+    """What a person sees."""
+    return lambda app: "\n".join(strip.text for strip in app.screen._compositor.render_strips())
+
+
+@pytest.fixture
+def sees(text_of) -> Callable[..., object]:
+    """Waits until the screen shows some words."""
+
+    async def wait(app: LabtopApp, *words: str) -> str:
+        end = time.monotonic() + PATIENCE
+        while missing := [word for word in words if word not in (screen := text_of(app))]:
+            if time.monotonic() > end:
+                pytest.fail(f"the screen never showed {missing}; it shows\n{screen}")
+            await asyncio.sleep(0.05)
+        return screen
+
+    return wait
+
+
+Open = Callable[..., AbstractAsyncContextManager[tuple[LabtopApp, Pilot[str]]]]
+
+
+@pytest.fixture
+def cockpit(lab) -> Open:
+    """Opens the application on the real engine of `lab`, and gives it with its pilot."""
+    return _opener(lab.socket, lab.root)
+
+
+@pytest.fixture
+def cardboard_cockpit(cardboard, tmp_path: Path) -> Open:
+    return _opener(cardboard.socket, tmp_path)
+
+
+def _opener(socket: Path, root: Path) -> Open:
+    @asynccontextmanager
+    async def opened(size: tuple[int, int] = SIZE) -> AsyncIterator[tuple[LabtopApp, Pilot[str]]]:
+        app = LabtopApp(socket=socket, root=root, program=Path("program.md"))
+        async with app.run_test(size=size, notifications=True) as pilot:
+            yield app, pilot
+
+    return opened
+
+
+@pytest.fixture
+def edit_trainer(lab) -> Callable[[str, str], None]:
+    """Changes the stand-in trainer of `lab`, and commits it."""
+
+    def edit(old: str, new: str) -> None:
+        path = lab.root / "train.py"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost"]
+        subprocess.run([*git, "commit", "-qam", "edited"], cwd=lab.root, check=True)
+
+    return edit
+
+
+@pytest.fixture
+def slow(edit_trainer) -> Callable[[float], None]:
+    """Makes the stand-in train for so many seconds."""
+    return lambda seconds: edit_trainer("SECONDS = 0.0", f"SECONDS = {seconds}")
+
+
+class Cardboard:
+    """Answers `Watch` with a snapshot of what was told so far, and everything else with `answers`."""
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+        self.records: list[Record] = []
+        self.recent: list = []
+        self.files: dict[tuple[int, str], str] = {}
+        self.commands: list = []
+        self._writers: list[asyncio.StreamWriter] = []
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_unix_server(self._serve, str(self.socket))
+
+    async def vanish(self) -> None:
+        """End like a killed process: without a word."""
+        if self._server is not None:
+            self._server.close()
+        for writer in self._writers:
+            writer.close()
+        self._writers.clear()
+        self.socket.unlink(missing_ok=True)
+
+    def tell(self, *messages) -> None:
+        """Events are journalled and sent, telemetry is kept for later viewers and sent."""
+        for message in messages:
+            if isinstance(message, ev.Event):
+                record = Record(seq=len(self.records) + 1, time=1_700_000_000.0 + 10 * len(self.records), event=message)
+                self.records.append(record)
+                message = wire.Recorded(record=record)
+            else:
+                self.recent.append(message)
+            for writer in self._writers:
+                writer.write(wire.encode(message))
+
+    def tell_study(self, *verdicts: str | None, hypothesis: str = "warm down later") -> None:
+        """A study's opening, its baseline at 1.7, and an experiment for each verdict; None: it trains."""
+        self.tell(
+            ev.StudyOpened(
+                tag="may12",
+                branch="labtop/may12",
+                base="b" * 40,
+                metric="val_bpb",
+                direction="minimize",
+                budget=300.0,
+                device="cuda",
+                command="python train.py",
+            ),
+            ev.EngineStarted(pid=4242, host="h", agent="llm", version="0"),
+            ev.SpecChanged(version=1, digest="d"),
+        )
+        for number, verdict in enumerate(("keep", *verdicts)):
+            self.tell(*experiment_events(number, verdict, hypothesis=hypothesis))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        decoder = msgspec.json.Decoder(wire.AnyRequest)
+        while (request := await wire.read(reader, decoder)) is not None:
+            match request:
+                case wire.Watch():
+                    writer.write(wire.encode(wire.Snapshot(state=fold(self.records), recent=tuple(self.recent))))
+                    self._writers.append(writer)
+                case wire.Act(id=id, command=command):
+                    self.commands.append(command)
+                    writer.write(wire.encode(wire.Answer(id=id, ok=True, text="[/] as you say")))
+                case wire.Fetch(id=id, number=number, artifact=artifact):
+                    text = self.files.get((number, artifact))
+                    writer.write(wire.encode(wire.Answer(id=id, ok=text is not None, text=text or "")))
+        writer.close()
+
+
+@pytest.fixture
+async def cardboard(tmp_path: Path) -> AsyncIterator[Cardboard]:
+    engine = Cardboard(tmp_path / "cardboard.sock")
+    await engine.start()
+    yield engine
+    await engine.vanish()
+
+
+def experiment_events(number: int, verdict: str | None, *, hypothesis: str = "warm down later") -> list:
+    """One experiment from its proposal to its verdict; None: it trains."""
+    agent = "llm" if number else "baseline"
+    commit = f"{number:x}".rjust(7, "c").ljust(40, "0")
+    value = 1.7 - 0.01 * number if verdict != "crash" else None
+    told: list = [
+        ev.ProposalStarted(number=number, base="b" * 40, agent=agent, spec=1),
+        ev.Proposed(
+            number=number,
+            commit=commit,
+            hypothesis=hypothesis,
+            expected_effect="a little",
+            changes=(ev.Change("MATRIX_LR", "0.02", "0.04"),) if number else (),
+        ),
+        ev.TrialStarted(number=number, trial=1, device="cuda", seed=1, budget=300.0),
+    ]
+    if verdict is None:
+        return told
+    outcome = "crash" if verdict == "crash" else "ok"
+    told.append(
+        ev.TrialFinished(
+            number=number,
+            trial=1,
+            outcome=outcome,
+            value=value,
+            wall_seconds=301.0,
+            summary={"peak_vram_mb": 45056.0},
+            reason="out of memory" if verdict == "crash" else "",
+        )
+    )
+    told.append(ev.Decided(number=number, verdict=verdict, reason="because", value=value, delta=-0.01))
+    return told

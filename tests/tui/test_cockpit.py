@@ -1,0 +1,290 @@
+"""The screen, on an engine of cardboard that can say anything, and fall silent at any time."""
+
+import asyncio
+
+import pytest
+
+from loop.events import (
+    AgentDelta,
+    Decided,
+    Device,
+    DraftDiff,
+    EngineStopped,
+    LogLines,
+    Machine,
+    Noted,
+    Paused,
+    ProposalFailed,
+    ProposalStarted,
+    Step,
+    Warned,
+)
+
+DIFF = """--- a/train.py
++++ b/train.py
+@@ -10,3 +10,3 @@ def main():
+ a = 1
+-MATRIX_LR = 0.02
++MATRIX_LR = 0.04
+ b = "two"
+"""
+GPU = Device(
+    name="NVIDIA H200",
+    utilisation=0.97,
+    memory_used=61 << 30,
+    memory_total=139 << 30,
+    temperature=61.0,
+    power=612.0,
+    power_limit=700.0,
+    clock=1980.0,
+)
+READING = Machine(
+    time=1.0, cpu=(0.5,) * 16, memory_used=12 << 30, memory_total=64 << 30, load=3.5, devices=(GPU, Device(name="bare"))
+)
+HOSTILE = "[/] [bold]x[/bold] \x1b[2J\x9b31m\x00\u202e$(reboot) " + "y" * 5000
+
+
+def step(number, at, *, trial=1):
+    return Step(
+        number=number, trial=trial, time=3.0 * at, step=at, loss=4 - at / 100, progress=at / 100,
+        tokens_per_second=1.23e6, mfu=0.41,
+    )  # fmt: skip
+
+
+def telemetry(number):
+    return [
+        AgentDelta(number=number, kind="thought", text="the curve still falls\n"),
+        AgentDelta(number=number, kind="text", text="## Plan\n**raise** the `lr`, "),
+        AgentDelta(number=number, kind="text", text="twice"),
+        AgentDelta(number=number, kind="tool", text="edit train.py"),
+        DraftDiff(number=number, diff=DIFF),
+        *(step(number, at) for at in range(40)),
+        LogLines(number=number, trial=1, lines=("compiling", "step one")),
+        READING,
+    ]
+
+
+async def test_all_that_is_known_is_on_the_screen(cardboard, cardboard_cockpit, sees):
+    cardboard.tell_study("discard", "crash", "keep", "reject", None)
+    cardboard.tell(*telemetry(5))
+    cardboard.files[3, "metrics"] = '{"type":"Step","number":3,"trial":1,"time":1.0,"step":1,"loss":3.0,"progress":0.5}'
+    async with cardboard_cockpit() as (app, pilot):
+        screen = await sees(
+            app, "RUNNING", "training 0005 · 1:57 of 5:00", "best 1.6700 0003", "gain 0.0300 bpb (1.76 %)"
+        )
+        for words in (
+            "labtop/may12", "agent llm", "program.md 1", "4 tried", "1 keep", "1 discard", "1 crash", "1 reject",
+            "warm down later", "expected  a little", "Plan", "raise the lr, twice", "> edit train.py",
+            "train.py  +1 -1", "MATRIX_LR  0.02 -> 0.04", "11 - MATRIX_LR = 0.02", "11 + MATRIX_LR = 0.04",
+            "val_bpb, lower is better", "97 %", "61 of 139 GiB", "H200 · 61 °C · 612/700 W · 1980 MHz", "1.23 M",
+            "mfu 41 %", "compiling", "▼ follow", "44.0", "5:01", "incumbent 0003",
+        ):  # fmt: skip
+            assert words in screen, f"{words!r} is not in\n{screen}"
+        rows = [line for line in screen.splitlines() if "│ 000" in line]
+        assert [row.split()[1] for row in rows] == ["0005", "0004", "0003", "0002", "0001", "0000"]
+        assert [next(w for w in row.split() if w in STATUS_WORDS) for row in rows] == [
+            "training", "reject", "keep", "crash", "discard", "keep",
+        ]  # fmt: skip
+        await pilot.press("v")
+        await sees(app, "loss of this run · 0005", "incumbent 0003")
+
+
+STATUS_WORDS = ("training", "keep", "discard", "crash", "reject")
+
+
+@pytest.mark.parametrize(
+    ("size", "no_color"),
+    [((120, 40), False), ((120, 40), True), ((80, 24), True), ((180, 50), False), ((40, 10), False)],
+)
+async def test_every_pane_and_page_opens_at_every_size(cardboard, cardboard_cockpit, sees, monkeypatch, size, no_color):
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    cardboard.tell_study("discard", "crash", None, hypothesis=HOSTILE)
+    cardboard.tell(*telemetry(3), AgentDelta(number=3, kind="text", text=HOSTILE))
+    cardboard.tell(LogLines(number=3, trial=1, lines=(HOSTILE,)))
+    async with cardboard_cockpit(size) as (app, pilot):
+        await sees(app, "RUNNING")
+        assert app.no_color == no_color
+        for key in ("1", "2", "3", "v", "4", "5", "6", "z", "z", "tab", "shift+tab"):
+            await pilot.press(key)
+        for key in ("question_mark", "x", "k", "m", "Q", "e"):
+            await pilot.press(key, "down", "escape")
+        await pilot.press("5", "enter")
+        await sees(app, "experiment 0003")
+        await pilot.press("left", "left", "right", "escape")
+        await pilot.resize_terminal(100, 30)
+        await pilot.resize_terminal(*size)
+        await sees(app, "RUNNING")
+
+
+async def test_a_small_terminal_shows_one_pane_and_the_rest_in_short(cardboard, cardboard_cockpit, sees, text_of):
+    cardboard.tell_study("keep", None)
+    cardboard.tell(*telemetry(2))
+    async with cardboard_cockpit((80, 24)) as (app, pilot):
+        screen = await sees(app, "5 experiments", "baseline", "gpu 0 97 %", "loss ")
+        assert "MATRIX_LR = 0.04" not in screen and "compiling" not in screen
+        await pilot.press("2")
+        screen = await sees(app, "11 + MATRIX_LR = 0.04")
+        assert "baseline" not in screen
+        await pilot.press("tab")
+        await sees(app, "lower is better")
+        await pilot.press("z")
+        await sees(app, "room for one pane")
+        assert all(len(line) == 80 for line in text_of(app).splitlines())
+
+
+async def test_z_shows_the_focused_pane_alone_and_back(cardboard, cardboard_cockpit, sees, text_of):
+    cardboard.tell_study("keep", None)
+    cardboard.tell(*telemetry(2))
+    async with cardboard_cockpit() as (app, pilot):
+        await sees(app, "compiling", "cores")
+        await pilot.press("6", "z")
+        await sees(app, "compiling")
+        await until_gone(app, text_of, "cores")
+        await pilot.press("z")
+        await sees(app, "compiling", "cores")
+
+
+async def until_gone(app, text_of, words):
+    for _ in range(3000):
+        if words not in text_of(app):
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail(f"{words!r} stayed on the screen")
+
+
+async def test_a_key_that_cannot_act_says_why(cardboard, cardboard_cockpit, sees):
+    cardboard.tell_study()
+    async with cardboard_cockpit() as (app, pilot):
+        await sees(app, "baseline")
+        await pilot.press("x")
+        await sees(app, "nothing is under way that could be rejected")
+        await pilot.press("k")
+        await sees(app, "0000 is the incumbent already")
+        assert cardboard.commands == []
+
+
+async def test_before_there_is_anything_the_screen_says_what_will_come(cardboard, cardboard_cockpit, sees):
+    async with cardboard_cockpit() as (app, _):
+        await sees(
+            app, "waiting for the engine's first word", "the baseline is being measured", "the baseline comes first",
+            "the baseline is measured first", "the agent's first change will stand here",
+            "the trial's output will stand here",
+        )  # fmt: skip
+
+
+async def test_an_engine_that_vanishes_is_told_and_the_next_one_is_found(cardboard, cardboard_cockpit, sees, text_of):
+    cardboard.tell_study("discard", None)
+    async with cardboard_cockpit() as (app, pilot):
+        await sees(app, "RUNNING", "0002")
+        await cardboard.vanish()
+        screen = await sees(app, "NO ENGINE", "gone without a word")
+        assert "0002" in screen and "baseline" in screen
+        await pilot.press("p")
+        await sees(app, "no engine answers; nothing can be asked of it")
+        cardboard.tell(Noted(text="from the other side"), Decided(number=2, verdict="crash", reason="lost"))
+        await cardboard.start()
+        await sees(app, "RUNNING", "1 crash")
+
+
+async def test_without_an_engine_it_says_so(tmp_path, cardboard, cardboard_cockpit, sees):
+    await cardboard.vanish()
+    async with cardboard_cockpit() as (app, pilot):
+        await sees(app, "CONNECTING", "no engine answers on")
+        await pilot.press("q")
+        await pilot.pause()
+    assert app.return_value == "detached; no engine runs"
+
+
+async def test_reasons_stand_in_the_header(cardboard, cardboard_cockpit, sees):
+    cardboard.tell_study()
+    async with cardboard_cockpit() as (app, _):
+        await sees(app, "RUNNING")
+        cardboard.tell(ProposalStarted(number=1, base="b", agent="llm", spec=1))
+        cardboard.tell(ProposalFailed(number=1, reason="no such block [/]"))
+        await sees(app, "proposing 0001, attempt 2 · no such block [/]")
+        cardboard.tell(Paused(by="engine", reason="5 proposals in a row came to nothing"))
+        await sees(app, "PAUSED", "5 proposals in a row came to nothing")
+        cardboard.tell(Warned(text="the journal's [/] last line was torn"))
+        await sees(app, "the journal's [/] last line was torn")
+        cardboard.tell(EngineStopped(reason="the disk is full"))
+        await sees(app, "STOPPED", "the disk is full")
+
+
+async def test_the_cursor_stays_on_its_experiment_as_new_ones_come(cardboard, cardboard_cockpit, sees, until):
+    cardboard.tell_study("discard", "discard")
+    async with cardboard_cockpit() as (app, pilot):
+        await sees(app, "0002")
+        pane = app.screen.query_one("ExperimentsPane")
+        await until(lambda: pane.pointed == 2, "the cursor is on the newest")
+        cardboard.tell(ProposalStarted(number=3, base="b", agent="llm", spec=1))
+        await until(lambda: pane.pointed == 3, "the cursor goes with the newest")
+        await pilot.press("down", "down")
+        assert pane.pointed == 1
+        cardboard.tell(Decided(number=3, verdict="reject", reason=""))
+        cardboard.tell(ProposalStarted(number=4, base="b", agent="llm", spec=1))
+        await sees(app, "0004")
+        assert pane.pointed == 1
+
+
+async def test_enter_opens_the_experiments_page(cardboard, cardboard_cockpit, sees):
+    cardboard.tell_study("discard", "crash")
+    cardboard.files = {(1, "diff"): DIFF, (1, "reasoning"): "because [/] it falls", (1, "log"): "val_bpb: 1.69\n"}
+    async with cardboard_cockpit() as (app, pilot):
+        await sees(app, "0002")
+        await pilot.press("down", "enter")
+        await sees(
+            app, "experiment 0001 · discard", "warm down later", "11 + MATRIX_LR = 0.04", "because [/] it falls",
+            "val_bpb: 1.69", "refs/labtop/may12/0001", "1.690000",
+        )  # fmt: skip
+        await pilot.press("right")
+        await sees(app, "experiment 0002 · crash", "out of memory", "it changes nothing")
+        await pilot.press("escape")
+        await sees(app, "5 experiments")
+
+
+async def test_scrolling_up_stops_following_until_the_end(cardboard, cardboard_cockpit, sees, until):
+    cardboard.tell_study(None)
+    cardboard.tell(LogLines(number=1, trial=1, lines=tuple(f"line {n}" for n in range(100))))
+    async with cardboard_cockpit() as (app, pilot):
+        await sees(app, "line 99")
+        await pilot.press("6")
+        await until(lambda: app.focused is app.screen.query_one("LogPane Lines"), "the log has the focus")
+        await pilot.press("home")
+        await sees(app, "line 0", "below, end follows")
+        cardboard.tell(LogLines(number=1, trial=1, lines=("line 100",)))
+        await until(lambda: "line 100" in app.screen.query_one("LogPane Lines").text, "line 100 came")
+        await sees(app, "line 0")
+        await pilot.press("end")
+        await sees(app, "line 100")
+
+
+async def test_a_flood_of_everything_is_taken(cardboard, cardboard_cockpit, sees):
+    cardboard.tell_study(None)
+    async with cardboard_cockpit() as (app, _):
+        await sees(app, "0001")
+        for at in range(3000):
+            cardboard.tell(
+                LogLines(number=1, trial=1, lines=(f"line {at}", HOSTILE[:300])),
+                AgentDelta(number=1, kind="text", text=f"word {at}\n"),
+                step(1, at % 100),
+            )
+        cardboard.tell(LogLines(number=1, trial=1, lines=("the last line",)))
+        await sees(app, "the last line", "word 2999")
+        assert len(app.view.log) <= 5000 and len(app.view.words) <= 2000
+
+
+async def test_an_idle_cockpit_draws_nothing(cardboard, cardboard_cockpit, sees, monkeypatch):
+    cardboard.tell_study("discard")
+    cardboard.tell(Paused(), READING)
+    async with cardboard_cockpit() as (app, pilot):
+        await sees(app, "PAUSED", "cores")
+        await pilot.pause(1.0)
+        drawn = []
+        display = app._display
+        monkeypatch.setattr(app, "_display", lambda *args: (drawn.append(args), display(*args)))
+        await pilot.pause(1.5)
+        assert drawn == []
+        cardboard.tell(READING, LogLines(number=1, trial=1, lines=("awake",)))
+        await sees(app, "awake")
+        assert drawn

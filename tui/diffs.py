@@ -1,0 +1,116 @@
+"""A unified diff as numbered, coloured lines, and what it comes to in numbers. Pure; no widget."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
+from pygments.token import Comment, Keyword, Name, Number, String, _TokenType  # type: ignore[import-untyped]
+from rich.text import Text
+
+from loop.trials.output import clean
+from tui import look
+
+COLOURED_AT_MOST = 600
+"""Lines of a diff that pygments colours; beyond them it would be felt."""
+
+_HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@ ?(.*)")
+_ADDED, _REMOVED = "on #15271b", "on #2d191c"
+_TOKENS: dict[_TokenType, str] = {
+    Comment: f"italic {look.FAINT}",
+    Keyword: look.VIOLET,
+    Name.Function: look.BLUE,
+    Name.Class: look.BLUE,
+    Number: look.AMBER,
+    String: look.GREEN,
+}
+_lexer = PythonLexer(stripnl=False, ensurenl=False)
+
+
+class DiffLine(NamedTuple):
+    """A line of a diff; `number` is its place in the file it is in, the old one for what is removed."""
+
+    kind: Literal["file", "hunk", "added", "removed", "context"]
+    text: str
+    number: int = 0
+
+
+def parse(diff: str) -> Iterator[DiffLine]:
+    """The lines of a unified diff. Hunks are read by their lengths: a removed line may itself begin with `--`."""
+    old = new = old_left = new_left = 0
+    for raw in diff.splitlines():
+        line = clean(raw)
+        if old_left <= 0 and new_left <= 0:
+            if hunk := _HUNK.match(line):
+                old, new = int(hunk[1]), int(hunk[3])
+                old_left, new_left = int(hunk[2] or 1), int(hunk[4] or 1)
+                yield DiffLine("hunk", hunk[5])
+            elif line.startswith("+++ "):
+                yield DiffLine("file", line[4:].split("\t")[0].removeprefix("b/"))
+        elif line.startswith("-"):
+            yield DiffLine("removed", line[1:], old)
+            old, old_left = old + 1, old_left - 1
+        elif line.startswith("+"):
+            yield DiffLine("added", line[1:], new)
+            new, new_left = new + 1, new_left - 1
+        elif not line.startswith("\\"):
+            yield DiffLine("context", line[1:], new)
+            old, new, old_left, new_left = old + 1, new + 1, old_left - 1, new_left - 1
+
+
+class Extent(NamedTuple):
+    """What a diff comes to."""
+
+    files: tuple[str, ...]
+    added: int
+    removed: int
+
+
+def extent(diff: str) -> Extent:
+    lines = list(parse(diff))
+    files = tuple(line.text for line in lines if line.kind == "file")
+    kinds = [line.kind for line in lines]
+    return Extent(files, kinds.count("added"), kinds.count("removed"))
+
+
+def drawn(diff: str) -> list[Text]:
+    """The diff with line numbers and colours; a file's name is a heading where there are several."""
+    several = len(extent(diff).files) > 1
+    texts = []
+    for index, line in enumerate(parse(diff)):
+        coloured = index < COLOURED_AT_MOST
+        match line.kind:
+            case "file":
+                if several:
+                    texts.append(Text(line.text, f"bold {look.BLUE}"))
+            case "hunk" if texts or line.text:
+                texts.append(Text(f"     ··· {line.text}".rstrip(), look.FAINT))
+            case "added":
+                texts.append(_code(line, "+", _ADDED, look.GREEN, coloured=coloured))
+            case "removed":
+                texts.append(_code(line, "-", _REMOVED, look.RED, coloured=coloured))
+            case "context":
+                texts.append(_code(line, " ", "", look.FAINT, coloured=coloured))
+    return texts
+
+
+def _code(line: DiffLine, sign: str, ground: str, sign_style: str, *, coloured: bool) -> Text:
+    text = Text(style=ground)
+    text.append(f"{line.number:>4} ", look.FAINT)
+    text.append(f"{sign} ", f"bold {sign_style}")
+    if not coloured:
+        text.append(line.text)
+        return text
+    for kind, piece in _lexer.get_tokens(line.text):
+        text.append(piece.rstrip("\n"), _style(kind))
+    return text
+
+
+def _style(kind: _TokenType | None) -> str:
+    while kind is not None:
+        if kind in _TOKENS:
+            return _TOKENS[kind]
+        kind = kind.parent
+    return look.INK

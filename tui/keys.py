@@ -1,0 +1,83 @@
+"""The cockpit's keys, and why one cannot act now. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from loop.state import BASELINE, StudyState
+from tui import words
+
+
+class Key(NamedTuple):
+    key: str
+    action: str
+    label: str
+    rank: int
+    """Where a line has no room, the highest ranks go first."""
+
+
+KEYS = (
+    Key("p", "pause", "pause", 0),
+    Key("s", "step", "step", 0),
+    Key("x", "reject", "reject", 0),
+    Key("k", "keep", "keep", 0),
+    Key("m", "message", "message", 0),
+    Key("e", "program", "program.md", 0),
+    Key("v", "chart_view", "chart", 2),
+    Key("z", "zoom", "zoom", 3),
+    Key("1-6", "next_pane", "panes", 4),
+    Key("?", "help", "help", 0),
+    Key("q", "detach", "detach", 0),
+    Key("Q", "stop", "stop", 1),
+)
+
+FOR_THE_ENGINE = frozenset(("pause", "step", "reject", "keep", "message", "stop"))
+
+
+def refusal(action: str, state: StudyState, *, connected: bool, pointed: int | None, compact: bool) -> str | None:
+    """Why `action` can do nothing now, in a sentence; None where it can.
+
+    Args:
+        pointed: the experiment under the table's cursor.
+        compact: the screen has room for one pane only.
+    """
+    if action in FOR_THE_ENGINE:
+        if state.mode == "stopped" and state.seq:
+            return "the engine has ended; nothing can be asked of it"
+        if not connected:
+            return "no engine answers; nothing can be asked of it"
+    match action:
+        case "reject":
+            return _cannot_reject(state)
+        case "keep":
+            return _cannot_keep(state, pointed)
+        case "zoom" if compact:
+            return "this terminal has room for one pane; it is as large as it gets"
+    return None
+
+
+def _cannot_reject(state: StudyState) -> str | None:
+    current = state.current
+    if current is None:
+        return "nothing is under way that could be rejected"
+    if current.agent == BASELINE:
+        return "the baseline is being measured; everything else is compared with it"
+    return None
+
+
+def _cannot_keep(state: StudyState, pointed: int | None) -> str | None:
+    if pointed is None or pointed >= len(state.experiments):
+        return "the table has no experiment to keep yet"
+    experiment = state.experiments[pointed]
+    trial = experiment.trial
+    if trial is None or trial.outcome != "ok" or trial.value is None:
+        return f"{words.name(pointed)} has no measured value; point at one that has (5, then the arrows)"
+    if pointed == state.incumbent:
+        return f"{words.name(pointed)} is the incumbent already"
+    best = state.best
+    if best is not None and experiment.base != best.commit:
+        return (
+            f"{words.name(pointed)} was made against another commit than the incumbent {words.name(best.number)}; "
+            "only what stands on the incumbent can be kept"
+        )
+    return None

@@ -1,0 +1,86 @@
+"""Two lines that tell how the night goes: what the study is at and how far it came; what it is, and its counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.text import Text
+
+from tui import look, words
+from tui.panes.pane import Words
+from tui.view import View
+
+GAP = 2
+"""Columns between what stands left and what stands right, at least."""
+BAR = 16
+"""Columns of the budget's bar."""
+
+
+class Header(Words):
+    DEFAULT_CSS: ClassVar[str] = "Header { height: 2; background: $panel; padding: 0 1; }"
+
+    def show(self, view: View) -> None:
+        width = self.size.width
+        if width > 0:
+            self.say(Text("\n").join((first_line(view, width), second_line(view, width))))
+
+
+def first_line(view: View, width: int) -> Text:
+    state = view.state
+    mode = words.mode_word(state, connected=view.connected)
+    left = Text.assemble((f" {mode} ", look.MODE_STYLES[mode]), "  ")
+    if mode == "NO ENGINE" or (mode == "CONNECTING" and view.missing):
+        left.append(view.missing or "the engine is gone; what stands here is the last it said", look.RED)
+    else:
+        left.append(words.activity(state, view.step, view.now()), f"bold {look.INK}")
+    share = words.share_spent(state, view.step)
+    best, gain = state.best, words.gain(state)
+    right = Text()
+    if best is not None:
+        right.append("best ", look.FAINT).append(words.value(best.value), f"bold {look.GREEN}")
+        right.append(f" {words.name(best.number)}", look.FAINT)
+    elif state.seq:
+        right.append("no best yet: the baseline is being measured", look.FAINT)
+    fuller = right.copy()
+    if gain is not None and best is not None and best.number > 0:
+        fuller.append("   gain ", look.FAINT).append(gain, f"bold {look.GREEN}")
+    wider = left.copy()
+    if share is not None:
+        wider.append("  ").append_text(look.bar(share, BAR))
+    return fitted([(wider, fuller), (left, fuller), (wider, right), (left, right), (left, Text())], width)
+
+
+def second_line(view: View, width: int) -> Text:
+    state = view.state
+    if not state.seq:
+        return Text()
+    agent = f"agent {words.one_line(state.agent)}"
+    left = Text.assemble(
+        (words.one_line(state.branch), look.BLUE),
+        (f" · {agent} · {state.device} · {words.duration(state.budget)} a trial", look.FAINT),
+    )
+    spec = Text(f" · program.md {state.spec}", look.FAINT) if state.spec else Text()
+    counts = state.counts()
+    right = Text(f"{state.tried} tried", look.INK)
+    for verdict in ("keep", "discard", "crash", "reject"):
+        if counts[verdict]:
+            right.append(f"  {counts[verdict]} {verdict}", look.STATUS_STYLES[verdict])
+    rate = words.rate(state.experiments)
+    fuller = right.copy()
+    if rate is not None:
+        fuller.append(f"   {rate:.3g}/h" if rate < 1000 else f"   {words.amount(rate)}/h", look.INK)
+    short = Text(words.one_line(state.branch), look.BLUE)
+    return fitted([(left + spec, fuller), (left, fuller), (short, fuller), (short, right), (short, Text())], width)
+
+
+def fitted(choices: Sequence[tuple[Text, Text]], width: int) -> Text:
+    """The first pair that fits into a line, its second half at the right edge; else the last one, cut."""
+    for left, right in choices:
+        space = width - left.cell_len - right.cell_len
+        if space >= (GAP if right else 0):
+            return Text.assemble(left, " " * space, right)
+    left, _ = choices[-1]
+    cut = left.copy()
+    cut.truncate(width, overflow="ellipsis")
+    return cut

@@ -1,0 +1,51 @@
+"""The log: what the trial prints, and what the engine does, as it comes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+
+from tui import look, words
+from tui.panes.lines import Lines
+from tui.panes.pane import Pane
+from tui.view import LINES_KEPT, Line, Topic, View
+
+
+class LogPane(Pane):
+    shows: ClassVar[frozenset[Topic]] = frozenset(("log",))
+    number = 6
+    label = "log"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._place = 0
+        self._epoch = -1
+        self._empty = True
+
+    def compose(self) -> ComposeResult:
+        yield Lines(keep=LINES_KEPT)
+
+    @property
+    def target(self) -> Lines:
+        return self.query_one(Lines)
+
+    def show(self, view: View) -> None:
+        lines = self.target
+        if view.log.epoch != self._epoch or self._empty:
+            self._place, self._epoch = 0, view.log.epoch
+            lines.set([])
+        fresh = view.log.since(self._place)
+        self._place = view.log.end
+        self._empty = not self._place
+        if self._empty:
+            lines.set([Text("the trial's output will stand here", look.FAINT)])
+        else:
+            lines.write(_styled(line) for line in fresh)
+
+
+def _styled(line: Line) -> Text:
+    if line.kind == "engine":
+        return Text(line.text, look.BLUE if "warning" not in line.text else look.AMBER)
+    return Text(words.clean(line.text))

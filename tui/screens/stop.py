@@ -1,0 +1,62 @@
+"""The dialog that ends the engine: it asks when, and for the study's tag."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.widgets import Input
+
+from tui import look
+from tui.panes.pane import Words
+from tui.screens.ask import Dialog, key_line
+
+
+class StopEngine(Dialog):
+    """Gives "now" or "after", or None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,down", "other", show=False, priority=True),
+    ]
+
+    def __init__(self, *, tag: str, running: str | None) -> None:
+        """`running`: the experiment whose training is under way, in words."""
+        self._tag, self._under_way = tag, running
+        self._now = running is None
+        super().__init__(
+            title="stop the engine",
+            effect=self._effect_now(),
+            placeholder=f"type the study's tag to confirm: {tag}",
+            opened_by="Q",
+            grave=True,
+        )
+
+    def keys(self) -> Text:
+        choose = (("up/down", "choose when"),) if self._under_way else ()
+        return key_line(("enter", "stop, with the tag typed"), *choose, ("escape", "go back"))
+
+    def action_other(self) -> None:
+        if self._under_way:
+            self._now = not self._now
+            self.query_one("#effect", Words).say(self._effect_now(), layout=True)
+
+    @on(Input.Submitted)
+    def _stop(self) -> None:
+        if self.written == self._tag:
+            self.dismiss("now" if self._now else "after")
+        else:
+            self.hint(Text(f"that is not the tag, which is {self._tag}  ", look.AMBER).append_text(self.keys()))
+
+    def _effect_now(self) -> Text:
+        if self._under_way is None:
+            return Text("The engine ends. Nothing is lost: another engine goes on from here.", look.INK)
+        text = Text()
+        for chosen, said in (
+            (not self._now, f"after {self._under_way}: its training ends as planned and is not lost"),
+            (self._now, f"now: the training of {self._under_way} ends, and the next engine runs it again"),
+        ):
+            text.append("\n" if text else "").append("▸ " if chosen else "  ", look.BLUE)
+            text.append(said, f"bold {look.INK}" if chosen else look.FAINT)
+        return text
