@@ -18,7 +18,7 @@ from trainer.prepare import DEVICE, SEED, Clock
 
 KIND = DEVICE.type
 
-# Learning rates are at their peak, and `schedule` says when they fall. Muon trains the matrices inside the layers, AdamW
+# Learning rates are at their peak; `schedule` says when they fall. Muon trains the matrices inside layers, AdamW
 # everything else.
 MATRIX_LR = 0.03  # 0.002..0.2 (log) — Muon
 MOMENTUM = 0.95  # 0.8..0.99 — Muon

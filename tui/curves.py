@@ -14,6 +14,9 @@ from tui.look import thin_out
 POINTS = 240
 """Points of a loss curve; more than a chart has columns."""
 
+LEAST_WIDTH = 10
+"""Experiments the chart has room for from the start."""
+
 Points = list[tuple[float, float]]
 
 
@@ -50,7 +53,7 @@ def history(state: StudyState) -> History | None:
             if stairs:
                 stairs.append((experiment.number, stairs[-1][1]))
             stairs.append((experiment.number, value))
-    last = max(1, len(state.experiments) - 1)
+    last = max(LEAST_WIDTH, len(state.experiments) - 1)
     if stairs:
         stairs.append((last, stairs[-1][1]))
     return History(points=points, stairs=stairs, baseline=baseline.value, low=low, high=high, last=last)
