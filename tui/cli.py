@@ -61,22 +61,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def parser() -> argparse.ArgumentParser:
     """The grammar of the command line."""
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("-C", dest="folder", type=Path, default=argparse.SUPPRESS, metavar="DIR", help="as if in DIR")
-    common.add_argument("--tag", default=argparse.SUPPRESS, help="the study [the latest one]")
     top = argparse.ArgumentParser(
         prog="labtop",
-        description="Watch an agent do research on a training script, and steer it.",
-        epilog="Alone, it opens the cockpit, and starts the engine where none runs.\nexample: labtop run --tag may12",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[common],
+        description="Watch an agent do research, and steer it. Alone, it opens the cockpit.",
+        epilog="example: labtop run --tag may12",
+        parents=[_common(folder=Path(), tag=None)],
     )
-    top.set_defaults(act=_open, folder=Path(), tag=None)
+    top.set_defaults(act=_open)
     rooms = top.add_subparsers(metavar="COMMAND", title="commands")
 
     def add(name: str, act: Act, words: str, example: str) -> argparse.ArgumentParser:
         made = rooms.add_parser(
-            name, parents=[common], help=words, description=_sentence(words), epilog=f"example: {example}"
+            name, parents=[_common()], help=words, description=_sentence(words), epilog=f"example: {example}"
         )
         made.set_defaults(act=act)
         return made
@@ -130,6 +126,15 @@ def parser() -> argparse.ArgumentParser:
     stop.add_argument("--now", action="store_true", help="do not wait; that experiment is run again next time")
     add("doctor", _doctor, "what is missing on this machine, and what to do about it", "labtop doctor")
     return top
+
+
+def _common(**defaults: object) -> argparse.ArgumentParser:
+    """What may stand before a command and after it; there it has no defaults, which would undo what stands before."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("-C", dest="folder", type=Path, metavar="DIR", help="as if in DIR")
+    common.add_argument("--tag", help="the study [the latest one]")
+    common.set_defaults(**defaults)
+    return common
 
 
 def _sentence(words: str) -> str:

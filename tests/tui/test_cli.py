@@ -1,0 +1,291 @@
+"""`labtop` as a person types it: real processes, a real engine in a process of its own, real exit statuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+PATIENCE = 90.0
+"""Seconds that a condition may take on a machine that is busy."""
+
+COMMANDS = ("run", "attach", "status", "pause", "resume", "step", "reject", "keep", "note", "stop", "doctor")
+
+
+class Shell:
+    """Types `labtop …` in a repository."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tui.cli", *words],
+            cwd=self.root, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE,
+        )  # fmt: skip
+
+    def begin(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tui.cli", *words],
+            cwd=self.root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def state(self) -> dict:
+        done = self("status", "--json")
+        return json.loads(done.stdout) if done.returncode == 0 else {}
+
+    def until(self, condition: Callable[[dict], object], what: str) -> dict:
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            state = self.state()
+            if state and condition(state):
+                return state
+            time.sleep(0.1)
+        pytest.fail(f"{what} did not come true; the state is {state}")
+
+    def training(self) -> dict:
+        return self.until(lambda s: (s["current"] or {}).get("stage") == "training" and s["best"], "a proposal trains")
+
+
+@pytest.fixture
+def labtop(repository: Path) -> Iterator[Shell]:
+    shell = Shell(repository)
+    yield shell
+    for journal in repository.glob(".labtop/*/journal.jsonl"):
+        shell("stop", "--now", "--tag", journal.parent.name)
+    for lock in repository.glob(".labtop/*/journal.lock"):
+        pid = lock.read_text().strip()
+        if pid and Path(f"/proc/{pid}/cmdline").exists() and b"daemon" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest.fixture
+def slow(repository: Path) -> None:
+    """The stand-in trains for a long time, but for the baseline's sake not at once."""
+    edit(repository, "STEPS = 5", "STEPS = 3000")
+    edit(
+        repository, "SECONDS = 0.0", "SECONDS = 0.0 if LEARNING_RATE == 0.02 and DEPTH == 4 and WIDTH == 64 else 300.0"
+    )
+
+
+def edit(root: Path, old: str, new: str) -> None:
+    path = root / "train.py"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost"]
+    subprocess.run([*git, "commit", "-qam", "edited"], cwd=root, check=True)
+
+
+def test_without_a_terminal_it_prints_a_line_per_event_and_ends_with_a_summary(labtop, repository):
+    done = labtop("run", "--experiments", "8", "--tag", "t")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("study t on branch labtop/t: val_bpb, lower is better")
+    for number in range(1, 9):
+        assert sum(f"{number:04d} proposed: " in line for line in lines) == 1
+        assert sum(f"{number:04d} {verdict}" in line for line in lines for verdict in ("KEEP", "DISCARD")) == 1
+    summary = dict(line.split(maxsplit=1) for line in lines[-7:])
+    assert summary["experiments"].startswith("8: ")
+    assert "val_bpb" in summary["baseline"] and "#000" in summary["best"]
+    gained = float(summary["gain"].split()[0])
+    assert gained > 0 and summary["gain"].endswith("%)")
+    assert float(summary["baseline"].split()[0]) - float(summary["best"].split()[0]) == pytest.approx(gained, abs=2e-4)
+    assert "\x1b" not in done.stdout
+    assert not any(line.startswith("?? .labtop") for line in git(repository, "status", "--porcelain").splitlines())
+
+
+def test_the_next_run_goes_on_with_the_study(labtop):
+    assert labtop("run", "--experiments", "2").returncode == 0
+    done = labtop("run", "--experiments", "3")
+    assert done.returncode == 0
+    assert "0000 trains" not in done.stdout and "0005 proposed" in done.stdout
+    assert "this run     3 experiments" in done.stdout and "experiments  5: " in done.stdout
+
+
+def test_commands_steer_a_running_engine(labtop, slow):
+    run = labtop.begin("run", "--experiments", "3", "--tag", "t")
+    labtop.training()
+    assert "waits, at a step" in labtop("pause").stdout
+    state = labtop.state()
+    assert state["mode"] == "paused" and state["alive"]
+    assert "PAUSED" in labtop("status").stdout
+    assert labtop("resume").stdout == "the training goes on\n"
+    assert labtop("note", "try fewer layers").returncode == 0
+    rejected = labtop("reject", "--why", "it only memorises")
+    assert rejected.returncode == 0 and "every process of it" in rejected.stdout
+    state = labtop.until(lambda s: len(s["experiments"]) > 2, "the next experiment begins")
+    assert state["experiments"][1]["verdict"] == "reject"
+    assert state["experiments"][1]["reason"] == "it only memorises"
+    assert state["notes"] == ["try fewer layers"]
+    labtop.until(lambda s: s["current"] and s["current"]["number"] == 2 and s["current"]["stage"] == "training", "0002")
+    assert labtop("step").stdout == "it finishes what it is at, and then waits\n"
+    assert "ended" in labtop("stop", "--now").stdout
+    out, _ = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 0
+    assert "REJECT by the person" in out and "stopped by a person" in out and "note: try fewer layers" in out
+    assert "1 rejected" in out.splitlines()[-5] or "1 rejected" in out
+
+
+def test_keep_overrules_the_judge(labtop, repository):
+    (repository / "labtop.toml").write_text((repository / "labtop.toml").read_text() + "margin = 10.0\n")
+    run = labtop.begin("run", "--experiments", "200", "--tag", "t")
+    labtop.until(lambda s: s["counts"]["discard"], "an experiment is discarded")
+    labtop("pause")
+    labtop("reject", "--why", "only in the way")
+    kept = labtop("keep", "1", "--why", "simpler")
+    assert kept.returncode == 0, kept.stderr
+    state = labtop.state()
+    assert state["incumbent"] == 1 and state["experiments"][1]["reason"] == "simpler"
+    assert git(repository, "rev-parse", "labtop/t") == state["experiments"][1]["commit"]
+    assert labtop("keep", "999", "--why", "x").returncode == 1
+    labtop("stop", "--now")
+    run.communicate(timeout=PATIENCE)
+
+
+def test_a_second_run_says_what_it_cannot_change(labtop, slow):
+    run = labtop.begin("run", "--tag", "t")
+    labtop.training()
+    done = labtop("run", "--tag", "t", "--budget", "9", "--experiments", "4")
+    assert done.returncode == 1
+    assert "runs study t already" in done.stderr and "--experiments, --budget cannot take effect" in done.stderr
+    assert run.poll() is None
+    labtop("stop", "--now")
+    run.communicate(timeout=PATIENCE)
+
+
+def test_ctrl_c_and_a_killed_terminal_leave_the_engine_running(labtop, slow):
+    run = labtop.begin("run", "--tag", "t")
+    pid = labtop.training()["engine_pid"]
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 130 and "the engine of t goes on" in said
+    watcher = labtop.begin("attach")
+    assert "0001" in watcher.stdout.readline() + watcher.stdout.readline()
+    watcher.kill()
+    watcher.communicate(timeout=PATIENCE)
+    state = labtop.state()
+    assert state["alive"] and state["engine_pid"] == pid and state["current"]["stage"] == "training"
+
+
+def test_an_engine_that_is_killed_is_told_and_the_next_one_goes_on(labtop, slow):
+    run = labtop.begin("run", "--experiments", "1", "--tag", "t")
+    pid = labtop.training()["engine_pid"]
+    os.kill(pid, signal.SIGKILL)
+    out, _ = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 1 and "`labtop run` goes on where it was" in out
+    assert "NO ENGINE" in labtop("status").stdout
+    again = labtop.begin("run", "--tag", "t", "--experiments", "1")
+    state = labtop.until(lambda s: s["alive"] and s["engine_pid"] != pid, "the next engine")
+    assert state["current"]["number"] == 1 and len(state["experiments"]) == 2
+    assert labtop("reject", "--why", "enough").returncode == 0
+    again.kill()
+    again.communicate(timeout=PATIENCE)
+
+
+def test_a_script_that_does_not_run_is_shown_and_nothing_hangs(labtop, repository):
+    edit(repository, "def main() -> None:", "def main() -> None:\n    raise OSError('no such [/] corpus')")
+    done = labtop("run", "--experiments", "5")
+    assert done.returncode == 1
+    assert "the unchanged script does not run" in done.stdout
+    assert "          | OSError: no such [/] corpus" in done.stdout
+    labtop.until(lambda s: not s["alive"], "the engine ended")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("pause",), "start one with: labtop run"),
+        (("attach",), "start one with: labtop run"),
+        (("status",), "there is no study"),
+        (("stop", "--tag", "gone"), "labtop run --tag gone"),
+    ],
+)
+def test_without_an_engine_it_says_how_to_start_one(labtop, words, said):
+    done = labtop(*words)
+    assert done.returncode == 3 and said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "--tag", "Not/A Tag"), "small letters, digits"),
+        (("run", "--agent", "nobody"), "no agent is called 'nobody'"),
+        (("run", "--budget", "-3"), "a number of seconds above 0"),
+        (("run", "--experiments", "many"), "a whole number is wanted"),
+        (("reject",), "--why"),
+        (("reject", "--why", "  "), "words are wanted"),
+        (("-C", "/", "run"), "is no labtop study"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(labtop, words, said):
+    done = labtop(*words)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_wrong_setting_is_named_with_its_line(labtop, repository):
+    (repository / "labtop.toml").write_text((repository / "labtop.toml").read_text() + "buget = 3\n")
+    done = labtop("run")
+    assert done.returncode == 2
+    assert "labtop.toml:7: unknown key 'buget'; did you mean 'budget'?" in done.stderr
+
+
+def test_a_study_keeps_its_terms(labtop):
+    assert labtop("run", "--experiments", "1", "--tag", "t").returncode == 0
+    done = labtop("run", "--experiments", "1", "--tag", "t", "--budget", "7")
+    assert done.returncode == 2 and "was opened with budget 1.0, not 7.0" in done.stderr
+
+
+def test_two_engines_must_be_told_apart(labtop, slow):
+    runs = [labtop.begin("run", "--tag", tag) for tag in ("one", "two")]
+    for tag in ("one", "two"):
+        end = time.monotonic() + PATIENCE
+        while "RUNNING" not in labtop("status", "--tag", tag).stdout and time.monotonic() < end:
+            time.sleep(0.1)
+    done = labtop("pause")
+    assert done.returncode == 2 and "say which with --tag" in done.stderr
+    assert labtop("pause", "--tag", "two").returncode == 0
+    for tag, run in zip(("one", "two"), runs, strict=True):
+        labtop("stop", "--now", "--tag", tag)
+        run.communicate(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_a_screen_and_shows_an_example(command):
+    done = subprocess.run(
+        [sys.executable, "-m", "tui.cli", *filter(None, [command]), "--help"],
+        capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"},
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and len(lines) <= 24 and max(map(len, lines)) <= 80
+    assert "example: labtop" in done.stdout
+
+
+def test_the_command_line_and_the_cockpit_load_no_heavy_library():
+    code = (
+        "import sys, tui.cli, tui.plain, tui.app; "
+        "print([m for m in ('torch', 'openai', 'git', 'optuna', 'tiktoken') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    code = "import sys, tui.cli; print('textual' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_doctor_says_what_is_there_and_what_to_do(labtop, repository):
+    done = labtop("doctor")
+    assert done.returncode == 0 and done.stdout.endswith("ready\n")
+    assert "'python train.py' edits train.py" in done.stdout and "trials run as you" in done.stdout
+    (repository / "program.md").unlink()
+    done = labtop("doctor")
+    assert done.returncode == 1 and "there is no file program.md" in done.stdout
+
+
+def git(root: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], cwd=root, check=True, capture_output=True, text=True).stdout.strip()
