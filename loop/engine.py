@@ -365,6 +365,7 @@ class Engine:
         await asyncio.to_thread(self._workspace.record, number, commit)
 
     async def _proposal_failed(self, number: int, reason: str, wait: float) -> None:
+        reason = clean(reason)
         await self._record(ev.ProposalFailed(number=number, reason=reason, wait=wait))
         if self.state.failures >= self.study.config.max_failures:
             await self._record(

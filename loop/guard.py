@@ -8,7 +8,8 @@ import re
 from collections.abc import Collection, Mapping
 
 LARGEST_FILE = 1024 * 1024
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+"""Lone surrogates too: JSON can hold them, and no file."""
 
 
 class Refused(ValueError):
@@ -31,10 +32,10 @@ def check(
         if path not in editable:
             why = "is frozen" if path in frozen else "is not an editable file"
             raise Refused(f"{path} {why}; editable: {', '.join(editable)}")
-        if len(text.encode()) > LARGEST_FILE:
-            raise Refused(f"{path} would be larger than {LARGEST_FILE >> 20} MiB")
         if found := _CONTROL.search(text):
             raise Refused(f"{path} would hold the control character {found[0]!r}")
+        if len(text.encode()) > LARGEST_FILE:
+            raise Refused(f"{path} would be larger than {LARGEST_FILE >> 20} MiB")
         if path.endswith(".py"):
             try:
                 ast.parse(text)

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+NEAREST_AT_MOST = 40
+"""Lines of a block that are looked for: comparing costs the square of it, and the rest lies below."""
+
 
 class Edit(msgspec.Struct, frozen=True):
     """Replace `search`, which must stand in the file exactly once. An empty `search` replaces the whole file."""
@@ -64,7 +67,7 @@ def _occurrences(text: str, block: str) -> Iterable[int]:
 
 def _nearest(text: str, block: str) -> str:
     """The window of `text`, as many lines as `block` has, that resembles it most."""
-    lines, wanted = text.splitlines(), block.strip("\n").splitlines()
+    lines, wanted = text.splitlines(), block.strip("\n").splitlines()[:NEAREST_AT_MOST]
     size = max(1, len(wanted))
     anchors = difflib.get_close_matches(max(wanted, key=len, default=""), lines, n=5, cutoff=0.3)
     starts = {
@@ -76,7 +79,7 @@ def _nearest(text: str, block: str) -> str:
     def likeness(start: int) -> float:
         return (
             difflib.SequenceMatcher(None, lines[start : start + size], wanted).ratio()
-            + difflib.SequenceMatcher(None, "\n".join(lines[start : start + size]), block).ratio()
+            + difflib.SequenceMatcher(None, "\n".join(lines[start : start + size]), "\n".join(wanted)).ratio()
         )
 
     best = max(sorted(starts), key=likeness)

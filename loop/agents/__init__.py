@@ -70,16 +70,26 @@ class UnknownAgent(ValueError):
     """No back-end answers to this spec."""
 
 
+class Unavailable(ValueError):
+    """The back-end lacks something of the environment, such as a key. The message says what to set."""
+
+
 def make(spec: str, *, seed: int = 0) -> Agent:
-    """The agent that `spec` names: `search`, the offline one.
+    """The agent that `spec` names: `search`, the offline one, or `openai:MODEL`, a model behind an API.
 
     Back-ends are imported here, when one is asked for: their libraries cost seconds to load.
 
     Raises:
         UnknownAgent: with the specs that exist.
+        Unavailable: with what to set.
     """
+    backend, _, model = spec.partition(":")
     if spec == "search":
         from loop.agents.search import SearchAgent
 
         return SearchAgent(seed=seed)
-    raise UnknownAgent(f"no agent is called {spec!r}; there is: search")
+    if backend == "openai" and model:
+        from loop.agents.openai import OpenAIAgent
+
+        return OpenAIAgent(model)
+    raise UnknownAgent(f"no agent is called {spec!r}; there are: search, openai:MODEL")

@@ -15,7 +15,7 @@ _CONTROL = re.compile(
     r"|\x1b[\]PX^_].*?(?:\x1b\\|\x07|$)"  # OSC, DCS, SOS, PM, APC
     r"|\x1b[ -/]*[0-~]?"
     r"|\x9b[0-?]*[ -/]*[@-~]"
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]",
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]",
     re.DOTALL,
 )
 _STEP = re.compile(r"^\s*(?:step|iter(?:ation)?)[ :=]*(\d+)(?:\s*/\s*(\d+))?\s*(?:\(\s*([\d.]+)\s*%\))?", re.IGNORECASE)
@@ -26,7 +26,10 @@ _SUMMARY = re.compile(r"^([A-Za-z_]\w*)\s*:\s+([-+]?(?:[\d,]*\.?\d+(?:e[-+]?\d+)
 
 
 def clean(text: str) -> str:
-    """`text` without control sequences, control characters and direction marks; line feeds stay, tabs become spaces."""
+    """`text` without control sequences, control characters, direction marks and lone surrogates.
+
+    Line feeds stay, tabs become spaces.
+    """
     return _CONTROL.sub("", text.expandtabs(4))
 
 
