@@ -131,7 +131,14 @@ def summary(state: StudyState, *, since: int = 0) -> str:
 def overview(state: StudyState, *, alive: bool) -> str:
     """How the study stands now."""
     mode = words.mode_word(state, connected=alive)
-    rows = [("study", f"{state.tag}, {mode}: {words.activity(state, None, time.time())}"), *_standing(state)]
+    current = state.current
+    if current is not None and current.stage == "training" and current.trial is not None:
+        begun = words.duration(time.time() - current.trial.started)
+        how = "waits in its training" if current.trial.paused else "trains"
+        doing = f"{words.name(current.number)} {how}, begun {begun} ago"
+    else:
+        doing = words.activity(state, None, time.time())
+    rows = [("study", f"{state.tag}, {mode}: {doing}"), *_standing(state)]
     if alive:
         rows.append(("engine", f"pid {state.engine_pid} on {state.engine_host}, agent {state.agent}"))
     return _table(rows)
