@@ -1,0 +1,646 @@
+"""The OpenAI back-end: the real SDK against a real server on loopback that plays a model, and all that breaks."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager
+from email.utils import formatdate
+
+import pytest
+
+from loop.agents import Failed, Proposal, Status, Text, Thought, ToolUse, Unavailable, UnknownAgent, make
+from loop.agents.openai import Limits, OpenAIAgent
+from loop.agents.prompt import ask
+from loop.briefing import Briefing
+from loop.config import load
+from loop.engine import Engine
+from loop.journal import Journal
+from loop.patch import Edit
+from loop.state import BASELINE, Experiment
+from loop.study import Study
+from loop.workspace import Workspace
+
+KEY = "sk-made-up-for-this-test-0123456789"
+FILES = {"train.py": "RATE = 0.1\nDECAY = 0.1\nSTEPS = 5\n"}
+PROPOSAL = {
+    "hypothesis": "RATE 0.1 -> 0.2: the loss still falls",
+    "expected_effect": "-0.01",
+    "edits": [{"path": "train.py", "search": "RATE = 0.1\n", "replace": "RATE = 0.2\n"}],
+}
+WANTED = Proposal(PROPOSAL["hypothesis"], "-0.01", (Edit("train.py", "RATE = 0.1\n", "RATE = 0.2\n"),))
+QUICK = Limits(backoff=0.01, attempts=3)
+
+
+def briefing(**fields):
+    known = {
+        "number": 1,
+        "metric": "val_bpb",
+        "direction": "minimize",
+        "budget": 20.0,
+        "device": "cpu",
+        "program": "Make it better.",
+        "incumbent": None,
+        "files": FILES,
+        "context": {},
+        "history": (),
+    }
+    return Briefing(**{**known, **fields})
+
+
+def chunk(finish=None, **delta):
+    return {
+        "id": "1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "fake",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+    }
+
+
+def call(arguments, index=0, **more):
+    return chunk(tool_calls=[{"index": index, "function": {"arguments": arguments}, **more}])
+
+
+def proposing(proposal=PROPOSAL, pieces=7):
+    """A tool call whose arguments come in fragments, as servers send them."""
+    text = proposal if isinstance(proposal, str) else json.dumps(proposal)
+    size = max(1, len(text) // pieces)
+    first = chunk(tool_calls=[{"index": 0, "id": "c", "type": "function", "function": {"name": "propose"}}])
+    return [first, *(call(text[at : at + size]) for at in range(0, len(text), size)), chunk("tool_calls")]
+
+
+def saying(text, finish="stop"):
+    return [*(chunk(content=text[at : at + 5]) for at in range(0, len(text), 5)), chunk(finish)]
+
+
+class Exchange:
+    """One request, and the means to answer it. Bodies are chunked, so that a cut one is seen to be cut."""
+
+    def __init__(self, reader, writer, body):
+        self.reader, self.writer, self.body = reader, writer, body
+
+    async def start(self, status=200, content_type="text/event-stream", **headers):
+        lines = [f"HTTP/1.1 {status} Said", f"Content-Type: {content_type}", "Transfer-Encoding: chunked"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        self.writer.write("\r\n".join([*lines, "Connection: close", "", ""]).encode())
+        await self.writer.drain()
+
+    async def raw(self, text):
+        data = text.encode()
+        self.writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        await self.writer.drain()
+
+    async def send(self, *chunks):
+        for piece in chunks:
+            await self.raw(f"data: {json.dumps(piece)}\n\n")
+
+    async def end(self):
+        self.writer.write(b"0\r\n\r\n")
+        await self.writer.drain()
+
+    async def left(self):
+        """Returns once the client is gone."""
+        with contextlib.suppress(OSError):
+            while await self.reader.read(1024):
+                pass
+
+
+def stream(*chunks):
+    async def answer(exchange):
+        await exchange.start()
+        await exchange.send(*chunks)
+        await exchange.raw("data: [DONE]\n\n")
+        await exchange.end()
+
+    return answer
+
+
+def refuse(status, message="no", code=None, **headers):
+    async def answer(exchange):
+        await exchange.start(status, "application/json", **headers)
+        await exchange.raw(json.dumps({"error": {"message": message, "code": code}}))
+        await exchange.end()
+
+    return answer
+
+
+class Model:
+    """A server that answers each request with the next of `answers`, and the last of them from then on."""
+
+    def __init__(self, *answers):
+        self.answers, self.bodies, self.headers, self.left = list(answers), [], [], asyncio.Event()
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+        return self
+
+    async def __aexit__(self, *_):
+        self._server.close()
+
+    async def _serve(self, reader, writer):
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
+            self.headers.append(headers)
+            self.bodies.append(json.loads(await reader.readexactly(int(headers["content-length"]))))
+            answer = self.answers[min(len(self.bodies), len(self.answers)) - 1]
+            await answer(Exchange(reader, writer, self.bodies[-1]))
+        except OSError:
+            pass
+        finally:
+            self.left.set()
+            writer.close()
+
+    def agent(self, limits=QUICK, **environment):
+        return OpenAIAgent(
+            "fake", limits=limits, environment={"OPENAI_BASE_URL": self.url, "OPENAI_API_KEY": KEY, **environment}
+        )
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+async def turn(agent, told=None):
+    """The events of one turn. What holds for every turn is asserted here."""
+    events = [event async for event in agent.propose(told or briefing())]
+    assert [isinstance(event, Proposal | Failed) for event in events] == [False] * (len(events) - 1) + [True]
+    assert KEY not in repr(events)
+    return events
+
+
+async def play(*answers, limits=QUICK, told=None):
+    async with Model(*answers) as model:
+        return await turn(model.agent(limits), told), model
+
+
+def words(events, kind):
+    return "".join(event.text for event in events if isinstance(event, kind))
+
+
+async def test_a_tool_call_in_fragments_is_a_proposal():
+    events, model = await play(stream(chunk(content="Let me see."), *proposing()))
+    assert events[-1] == WANTED
+    assert words(events, Text) == "Let me see." and events[-2] == ToolUse("propose\n")
+    body = model.bodies[0]
+    assert body["stream"] and body["model"] == "fake" and body["tools"][0]["function"]["name"] == "propose"
+    assert model.headers[0]["authorization"] == f"bearer {KEY}"
+    assert FILES["train.py"] in body["messages"][1]["content"]
+
+
+@pytest.mark.parametrize(
+    "fence", ["```json\n{}\n```", "```\n{}\n```\nThat is it.", "```json\n{}\n```\n```python\nRATE = 0.2\n```", "{}"]
+)
+async def test_a_model_without_tools_may_answer_with_a_block_of_json(fence):
+    said = "```python\nRATE = 0.2\n```\n\n" * (fence != "{}") + fence.replace("{}", json.dumps(PROPOSAL, indent=1))
+    events, _ = await play(stream(*saying(said)))
+    assert events[-1] == WANTED and words(events, Text) == said
+
+
+async def test_a_bare_line_feed_within_a_json_string_is_understood():
+    events, _ = await play(stream(*saying("```json\n" + json.dumps(PROPOSAL).replace("\\n", "\n") + "\n```")))
+    assert events[-1] == WANTED
+
+
+async def test_a_server_that_takes_no_tools_is_asked_without_and_remembered():
+    refusal = refuse(400, "registry.example/fake:1b does not support tools")
+    async with Model(refusal, stream(*saying(json.dumps(PROPOSAL)))) as model:
+        agent = model.agent()
+        assert (await turn(agent))[-1] == WANTED and (await turn(agent))[-1] == WANTED
+    assert ["tools" in body for body in model.bodies] == [True, False, False]
+
+
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+async def test_reasoning_is_a_thought_under_either_name(name):
+    other = {"reasoning": "reasoning_content", "reasoning_content": "reasoning"}[name]
+    thoughts = [chunk(**{name: piece, other: None}) for piece in ("The rate ", "is low.")]
+    events, _ = await play(stream(chunk(role="assistant", content=""), *thoughts, *proposing()))
+    assert words(events, Thought) == "The rate is low." and words(events, Text) == "" and events[-1] == WANTED
+
+
+async def test_think_tags_at_the_start_of_the_content_are_a_thought_and_nowhere_else():
+    said = "\n<think>Low < rate.</think>\nSo I say <think> to it."
+    events, _ = await play(stream(*(chunk(content=letter) for letter in said), *proposing()))
+    assert words(events, Thought) == "Low < rate."
+    assert words(events, Text) == "\n\nSo I say <think> to it." and events[-1] == WANTED
+
+
+async def test_an_edit_that_does_not_match_goes_back_with_what_is_there():
+    wrong = {**PROPOSAL, "edits": [{"path": "train.py", "search": "RATE = 0.11\n", "replace": "RATE = 0.2\n"}]}
+    events, model = await play(stream(*proposing(wrong)), stream(*proposing()))
+    assert events[-1] == WANTED and "goes back" in words(events, Status)
+    said, complaint = (message["content"] for message in model.bodies[1]["messages"][2:])
+    assert "RATE = 0.11" in said and "not in train.py" in complaint and "RATE = 0.1" in complaint
+
+
+@pytest.mark.parametrize(
+    ("bad", "complaint"),
+    [
+        ('{"hypothesis": "x", "edits": [{', "Expecting"),
+        ({"hypothesis": "x", "edits": []}, "missing required field"),
+        ({**PROPOSAL, "edits": "RATE = 0.2"}, "Expected `array`"),
+        ({**PROPOSAL, "edits": []}, "change nothing"),
+        ({**PROPOSAL, "hypothesis": "x" * 5000}, "characters"),
+        ({**PROPOSAL, "hypothesis": " "}, "characters"),
+        ({**PROPOSAL, "edits": [{"path": "../prepare.py", "search": "", "replace": ""}]}, "not an editable file"),
+        ({**PROPOSAL, "edits": [{"path": "train.py", "search": " = 0.1\n", "replace": ""}]}, "at lines 1, 2"),
+        ("[" * 100_000, "nested too deeply"),
+        ("1" * 5000, "digit"),
+    ],
+)
+async def test_what_is_malformed_goes_back_and_is_mended(bad, complaint):
+    events, model = await play(stream(*proposing(bad)), stream(*proposing()))
+    assert events[-1] == WANTED
+    assert complaint in model.bodies[1]["messages"][3]["content"]
+
+
+async def test_several_calls_go_back_rather_than_lose_edits():
+    text = json.dumps(PROPOSAL)
+    events, model = await play(stream(call(text, 0), call(text, 1), chunk("tool_calls")), stream(*proposing()))
+    assert events[-1] == WANTED and "not 2" in model.bodies[1]["messages"][3]["content"]
+
+
+async def test_a_reply_cut_at_the_length_limit_is_told_so():
+    half = json.dumps(PROPOSAL)[:40]
+    events, model = await play(stream(call(half), chunk("length")), stream(*proposing()))
+    assert events[-1] == WANTED and "say less" in model.bodies[1]["messages"][3]["content"]
+
+
+async def test_a_model_that_never_proposes_fails_after_its_repairs():
+    events, model = await play(stream(*saying("I would rather talk.")))
+    assert isinstance(events[-1], Failed) and "no usable proposal in 4 replies" in events[-1].reason
+    assert len(model.bodies) == 1 + QUICK.repairs
+
+
+async def test_429_is_waited_out_as_long_as_the_server_asks():
+    began = time.monotonic()
+    events, model = await play(refuse(429, "slow down", Retry_After="0.3"), stream(*proposing()))
+    assert events[-1] == WANTED and len(model.bodies) == 2 and time.monotonic() - began >= 0.3
+    assert "429: slow down; again in" in words(events, Status)
+
+
+@pytest.mark.parametrize(
+    ("asked", "least", "most"),
+    [("600", 600, 600), ("1e9", 900, 900), (formatdate(time.time() + 86400, usegmt=True), 900, 900)],
+)
+async def test_a_longer_wait_ends_the_turn_and_is_capped(asked, least, most):
+    events, model = await play(refuse(429, "slow down", Retry_After=asked))
+    assert isinstance(events[-1], Failed) and least <= events[-1].wait <= most and len(model.bodies) == 1
+
+
+@pytest.mark.parametrize("asked", ["soon", "-5", "nan", "inf", "Nonsense GMT"])
+async def test_an_unusable_retry_after_is_ignored(asked):
+    events, model = await play(refuse(503, Retry_After=asked), stream(*proposing()))
+    assert events[-1] == WANTED and len(model.bodies) == 2
+
+
+async def test_500_for_ever_is_given_up_and_asked_again_soon():
+    events, model = await play(refuse(500, "it broke"))
+    assert events[-1].wait == 60 and "500: it broke" in events[-1].reason
+    assert len(model.bodies) == 3 and len(events) == 3 and "(2 of 3)" in events[1].text
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "advice"),
+    [
+        (401, None, "set OPENAI_API_KEY"),
+        (403, None, "set OPENAI_API_KEY"),
+        (404, None, "OPENAI_BASE_URL"),
+        (429, "insufficient_quota", "add credit"),
+        (402, None, "add credit"),
+        (400, None, "400"),
+    ],
+)
+async def test_what_a_person_must_mend_is_not_retried_and_never_tells_the_key(status, code, advice, caplog):
+    caplog.set_level(logging.DEBUG)
+    for padding in ("", "x" * 280):
+        events, model = await play(refuse(status, f"{padding} key {KEY} is wrong", code))
+        assert len(model.bodies) == 1 and events[-1].wait >= 600 and advice in events[-1].reason
+        assert KEY[:12] not in repr(events)
+    assert KEY not in caplog.text
+
+
+async def cut(exchange):
+    await exchange.start()
+    await exchange.send(chunk(reasoning="Half"), call(json.dumps(PROPOSAL)[:30]))
+
+
+async def cut_cleanly(exchange):
+    await cut(exchange)
+    await exchange.end()
+
+
+async def reset(exchange):
+    await cut(exchange)
+    exchange.writer.transport.abort()
+
+
+async def garbled(exchange):
+    await cut(exchange)
+    await exchange.raw("data: {nonsense\n\n")
+    await exchange.end()
+
+
+async def not_an_object(exchange):
+    await exchange.start()
+    await exchange.send([1, 2], "x", None)
+    await exchange.end()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [cut, cut_cleanly, reset, garbled, not_an_object, stream(chunk(content="a"), {"error": {"message": "overloaded"}})],
+)
+async def test_a_broken_stream_is_asked_again(broken):
+    events, model = await play(broken, stream(*proposing()))
+    assert events[-1] == WANTED and len(model.bodies) == 2 and "again in" in words(events, Status)
+    events, _ = await play(broken)
+    assert isinstance(events[-1], Failed) and events[-1].wait == 60
+
+
+async def test_a_page_instead_of_a_stream_says_what_to_mend():
+    async def page(exchange):
+        await exchange.start(content_type="text/html")
+        await exchange.raw("<html>welcome</html>")
+        await exchange.end()
+
+    events, model = await play(page)
+    assert "OPENAI_BASE_URL" in events[-1].reason and len(model.bodies) == 1
+
+
+async def test_an_endpoint_that_is_not_there_says_so():
+    async with Model() as model:
+        pass
+    events = await turn(model.agent())
+    assert "cannot be reached" in events[-1].reason and events[-1].wait == 60
+
+
+async def test_a_stall_before_the_first_word_is_ended_by_our_clock():
+    async def stall(exchange):
+        await exchange.left()
+
+    events, model = await play(stall, limits=Limits(first_word=0.3, attempts=1))
+    assert "sent nothing for 0.3 s" in events[-1].reason
+    await asyncio.wait_for(model.left.wait(), 30)
+
+
+async def test_a_stream_that_stalls_or_only_keeps_alive_is_ended_by_our_clock():
+    async def drip(exchange):
+        await exchange.start()
+        await exchange.send(chunk(reasoning="Well"))
+        while True:
+            await exchange.raw(": PROCESSING\n\n")
+            await exchange.send(chunk(content=""))
+            await asyncio.sleep(0.01)
+
+    events, _ = await play(drip, limits=Limits(idle=0.3, attempts=1))
+    assert words(events, Thought) == "Well" and "sent nothing for 0.3 s" in events[-1].reason
+
+
+async def test_a_model_that_talks_for_ever_is_ended_by_the_turns_clock_or_by_its_length():
+    async def talk(exchange):
+        await exchange.start()
+        while True:
+            await exchange.send(chunk(reasoning="and "))
+            await asyncio.sleep(0.01)
+
+    async def flood(exchange):
+        await exchange.start()
+        while True:
+            await exchange.send(chunk(content="x" * 65536))
+
+    events, _ = await play(talk, limits=Limits(turn=1.0))
+    assert "did not finish in the turn's time" in events[-1].reason
+    events, _ = await play(flood)
+    assert "characters" in events[-1].reason
+
+
+async def test_cancelling_in_mid_stream_closes_the_connection():
+    async def think(exchange):
+        await exchange.start()
+        await exchange.send(chunk(reasoning="Well"))
+        await exchange.left()
+
+    async with Model(think) as model:
+        heard = asyncio.Event()
+
+        async def listen():
+            async for _ in model.agent().propose(briefing()):
+                heard.set()
+
+        task = asyncio.create_task(listen())
+        await asyncio.wait_for(heard.wait(), 60)
+        assert not model.left.is_set()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.wait_for(model.left.wait(), 60)
+
+
+async def test_cancelling_a_wait_ends_it():
+    async with Model(refuse(503, Retry_After="50")) as model:
+        agent = model.agent().propose(briefing())
+        assert "again in 50 s" in (await anext(agent)).text
+        task = asyncio.ensure_future(anext(agent))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_hostile_words_are_harmless():
+    odd = "\ud800\x1b]0;x\x07[bold]\u202e"
+    proposal = {**PROPOSAL, "hypothesis": f"odd {odd}", "edits": [*PROPOSAL["edits"]]}
+    events, _ = await play(stream(chunk(reasoning=odd), chunk(content=odd), *proposing(proposal)))
+    for event in events:
+        repr(event).encode()
+    assert words(events, Thought).encode() and events[-1].hypothesis.encode() and events[-1].edits == WANTED.edits
+
+
+@pytest.mark.parametrize("key", [KEY, f"{KEY}-sk"])
+async def test_the_key_is_masked_even_where_it_comes_in_pieces(key):
+    told = [chunk(reasoning=letter) for letter in f"a {key} b"] + [chunk(content=letter) for letter in f"c {key} d"]
+    proposal = {**PROPOSAL, "hypothesis": key, "expected_effect": f"<{key}>"}
+    async with Model(stream(*told, *proposing(proposal))) as model:
+        events = await turn(model.agent(OPENAI_API_KEY=key))
+    assert words(events, Thought) == "a [key] b" and words(events, Text) == "c [key] d"
+    assert (events[-1].hypothesis, events[-1].expected_effect) == ("[key]", "<[key]>")
+
+
+async def test_a_placeholder_for_a_key_is_not_masked():
+    async with Model(stream(*proposing())) as model:
+        assert (await turn(model.agent(OPENAI_API_KEY="RATE")))[-1] == WANTED
+        assert (await turn(model.agent(OPENAI_API_KEY="")))[-1] == WANTED
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({}, "set OPENAI_API_KEY"),
+        ({"OPENAI_BASE_URL": "https://api.openai.com/v1"}, "set OPENAI_API_KEY"),
+        ({"OPENAI_API_KEY_FILE": "/nowhere/key"}, "No such file"),
+        ({"OPENAI_API_KEY": f"{KEY}\n{KEY}"}, "no key"),
+        ({"OPENAI_BASE_URL": "localhost:8000", "OPENAI_API_KEY": KEY}, "OPENAI_BASE_URL"),
+    ],
+)
+def test_what_is_missing_is_told_at_once(environment, message, monkeypatch):
+    for name in ("OPENAI_API_KEY", "OPENAI_API_KEY_FILE", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Unavailable, match=message) as raised:
+        make("openai:some:model")
+    assert KEY not in repr(raised.value)
+
+
+async def test_a_key_file_is_read_anew_each_turn(tmp_path):
+    file = tmp_path / "key"
+    file.write_text("sk-the-first\n")
+    async with Model(stream(*proposing())) as model:
+        agent = model.agent(OPENAI_API_KEY="", OPENAI_API_KEY_FILE=str(file))
+        assert (await turn(agent))[-1] == WANTED
+        file.write_text("sk-the-second\n")
+        assert (await turn(agent))[-1] == WANTED
+        file.unlink()
+        failed = (await turn(agent))[-1]
+    assert [headers["authorization"] for headers in model.headers] == ["bearer sk-the-first", "bearer sk-the-second"]
+    assert isinstance(failed, Failed) and "cannot be read" in failed.reason and failed.wait >= 600
+
+
+def test_specs(monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1/v1")
+    assert make("openai:llama3:8b").name == "openai:llama3:8b"
+    for spec in ("openai:", "openai", "search:x", "claude"):
+        with pytest.raises(UnknownAgent, match="openai:MODEL"):
+            make(spec)
+
+
+def test_importing_the_agents_loads_no_back_end():
+    code = "import loop.agents, sys; sys.exit('openai' in sys.modules or 'optuna' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def experiment(number, verdict, **fields):
+    return Experiment(
+        number=number,
+        stage="decided",
+        base="0" * 40,
+        agent="a" if number else BASELINE,
+        spec=1,
+        started=0.0,
+        hypothesis=f"idea {number}",
+        verdict=verdict,
+        reason=f"because {number}",
+        **fields,
+    )
+
+
+def test_the_prompt_tells_what_matters_and_stays_bounded():
+    verdicts = {0: "keep", 3: "crash", 700: "keep", 1500: "reject"}
+    history = tuple(
+        experiment(number, verdicts.get(number, "discard"), value=1.5, delta=0.25, notes=("n" * 9000,))
+        for number in range(3000)
+    )
+    told = ask(
+        briefing(
+            number=3000,
+            history=history,
+            incumbent=history[700],
+            context={"prepare.py": "# frozen\n" * 20_000},
+            notes=tuple(f"note {number}" for number in range(500)),
+            feedback=("it repeats 0003",),
+        )
+    )
+    assert len(told) < 100_000
+    for part in (
+        "Make it better.",
+        FILES["train.py"],
+        "0000 keep 1.500000 (+0.250000) the baseline",
+        "0003 crash",
+        "0700 keep (the incumbent)",
+        "1500 reject",
+        "idea 1500 | because 1500",
+        "2999 discard",
+        "left out",
+        "note 499",
+        "it repeats 0003",
+        "lower is better",
+    ):
+        assert part in told, part
+    assert "idea 5 " not in told and "note 3\n" not in told
+
+
+def run_git(root, *arguments):
+    return subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
+
+
+def assert_without_key(folder):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files and not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+@asynccontextmanager
+async def engine_with(root, model, monkeypatch, experiments):
+    monkeypatch.setenv("OPENAI_BASE_URL", model.url)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    study = Study(root=root, tag="t", config=load(root), device="cpu", budget=1.0, agent="openai:fake")
+    journal = Journal(study.journal)
+    try:
+        yield Engine(
+            study,
+            journal=journal,
+            workspace=Workspace(root, "t"),
+            agent=make("openai:fake"),
+            experiments=experiments,
+        )
+    finally:
+        journal.close()
+
+
+async def test_the_engine_keeps_what_a_model_proposes_and_the_key_is_nowhere(repository, monkeypatch):
+    better = {
+        "hypothesis": f"LEARNING_RATE 0.02 -> 0.1, says {KEY}",
+        "expected_effect": "-0.05",
+        "edits": [
+            {
+                "path": "train.py",
+                "search": "LEARNING_RATE = 0.02",
+                "replace": f"# {KEY}\nLEARNING_RATE = 0.1",
+            }
+        ],
+    }
+    thought = [chunk(reasoning=piece) for piece in ("I know ", KEY[:9], KEY[9:], "\x1b[31m\n")]
+    async with (
+        Model(refuse(500, f"{KEY} is overloaded", Retry_After="0.1"), stream(*thought, *proposing(better))) as model,
+        engine_with(repository, model, monkeypatch, 1) as engine,
+    ):
+        await engine.run()
+    kept = engine.state.experiments[1]
+    assert kept.verdict == "keep" and kept.delta < 0 and kept.agent == "openai:fake"
+    assert kept.changes[0].new == "0.1" and kept.hypothesis.endswith("says [key]")
+    said = engine.study.reasoning(1).read_text()
+    assert "I know [key]\n" in said and "[key] is overloaded; again in" in said and "\x1b" not in said
+    assert "Make it better." in model.bodies[-1]["messages"][1]["content"]
+    assert_without_key(repository / ".labtop")
+    history = run_git(repository, "log", "--all", "-p")
+    assert KEY not in history and "LEARNING_RATE = 0.1" in history
+
+
+async def test_the_engine_waits_for_a_person_where_the_key_is_refused(repository, monkeypatch, until):
+    async with (
+        Model(refuse(401, f"\x1b[31mwrong key {KEY}\u202e")) as model,
+        engine_with(repository, model, monkeypatch, 1) as engine,
+    ):
+        running = asyncio.create_task(engine.run())
+        await until(lambda: engine.state.last_failure, "the failure is told", 120)
+        assert "set OPENAI_API_KEY" in engine.state.last_failure and len(model.bodies) == 1
+        assert not {"\x1b", "\u202e"} & set(engine.state.last_failure)
+        engine.stop_soon()
+        await running
+    assert_without_key(repository / ".labtop")
