@@ -11,7 +11,7 @@ import msgspec
 
 from loop import events as ev
 from loop.commands import Stop
-from loop.events import Record, Step
+from loop.events import AgentDelta, Record, Step
 from loop.remote.client import Client
 from loop.remote.wire import Recorded, Snapshot
 from loop.state import BASELINE, Experiment, StudyState
@@ -47,6 +47,8 @@ async def watch(socket: Path, *, out: TextIO | None = None) -> int:
                             failed = True
                             said = f"{said}\n{await _last_words(client)}"
                             await client.do(Stop(now=True))
+                case AgentDelta(kind="status") if update.text.strip():
+                    said = f"{words.clock(time.time())} {words.name(update.number)} {words.one_line(update.text)}"
                 case Step() if time.monotonic() - told > PROGRESS_EVERY:
                     said = _progress(update)
             if said:
