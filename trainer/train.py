@@ -34,9 +34,9 @@ WARMDOWN = 0.5  # 0.0..1.0 — the last share, in which they fall
 FINAL_LR = 0.0  # 0.0..0.3 — what they fall to, as a share
 
 # A small budget wants many steps of a small model: the sizes for a CPU are small for that reason.
-ROWS = {"cpu": 16, "mps": 32, "cuda": 128}[KIND]  # 4..256 (log) — rows of a batch that go through the model at once
+ROWS = {"cpu": 16, "mps": 32, "cuda": 32}[KIND]  # 4..256 (log) — rows of a batch that go through the model at once
 CONTEXT = {"cpu": 64, "mps": 512, "cuda": 2048}[KIND]  # 32..2048 (log) — tokens of a row in training
-ACCUMULATE = {"cpu": 1, "mps": 2, "cuda": 2}[KIND]  # 1..16 (log) — batches whose gradients make one step
+ACCUMULATE = {"cpu": 1, "mps": 2, "cuda": 8}[KIND]  # 1..16 (log) — batches whose gradients make one step
 
 HEADS = {"cpu": 2, "mps": 6, "cuda": 4}[KIND]  # 1..16 (log) — attention heads
 HEAD_WIDTH = {"cpu": 32, "mps": 64, "cuda": 128}[KIND]  # one of: 16, 24, 32, 48, 64, 128
@@ -335,11 +335,11 @@ def main() -> None:
     smooth = 0.0
     while clock.step():
         factor = schedule(clock.progress)
-        loss = 0.0
+        parts = []
         for _ in range(ACCUMULATE):
-            part = loss_of(*next(batches)) / ACCUMULATE
-            part.backward()
-            loss += part.item()
+            parts.append(loss_of(*next(batches)) / ACCUMULATE)
+            parts[-1].backward()
+        loss = sum(part.item() for part in parts)
         if not loss < diverged:  # NaN is not less than anything.
             sys.exit(f"\nstopped at step {clock.steps}: the loss is {loss:.3f}")
         for group, rate in rates:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 import re
 
 import msgspec
@@ -15,14 +16,19 @@ _CONTROL = re.compile(
     r"|\x1b[\]PX^_].*?(?:\x1b\\|\x07|$)"  # OSC, DCS, SOS, PM, APC
     r"|\x1b[ -/]*[0-~]?"
     r"|\x9b[0-?]*[ -/]*[@-~]"
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]",
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]",
     re.DOTALL,
 )
-_STEP = re.compile(r"^\s*(?:step|iter(?:ation)?)[ :=]*(\d+)(?:\s*/\s*(\d+))?\s*(?:\(\s*([\d.]+)\s*%\))?", re.IGNORECASE)
+_STEP = re.compile(
+    r"^\s*(?:step|iter(?:ation)?)[ :=]*(\d{1,15})(?!\d)(?:\s*/\s*(\d{1,15})(?!\d))?\s*(?:\(\s*([\d.]+)\s*%\))?",
+    re.IGNORECASE,
+)
 _LOSS = re.compile(r"(?:train[ _])?loss[ :=]*([-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf))", re.IGNORECASE)
 _SPEED = re.compile(r"tok(?:ens)?/s(?:ec)?[ :=]*([\d,.]+)", re.IGNORECASE)
 _MFU = re.compile(r"mfu[ :=]*([\d.]+)\s*%?", re.IGNORECASE)
-_SUMMARY = re.compile(r"^([A-Za-z_]\w*)\s*:\s+([-+]?(?:[\d,]*\.?\d+(?:e[-+]?\d+)?|nan|inf))\s*$", re.IGNORECASE)
+_SUMMARY = re.compile(
+    r"^([A-Za-z_]\w*)\s*:\s+([-+]?(?:(?:\d[\d,]*(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|nan|inf))\s*$", re.IGNORECASE
+)
 
 
 def clean(text: str) -> str:
@@ -75,7 +81,8 @@ class OutputParser:
 
 def _progress(text: str) -> Progress | None:
     step, loss = _STEP.match(text), _LOSS.search(text)
-    if not step or not loss:
+    # A loss that is no number is no point of a curve, but a line that a person must see.
+    if not step or not loss or not math.isfinite(float(loss[1])):
         return None
     share = None
     if step[3]:

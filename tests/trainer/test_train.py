@@ -95,6 +95,15 @@ def test_no_position_sees_what_comes_after_it(model, text):
     assert not torch.allclose(a[:, 25:], b[:, 25:], atol=1e-3)
 
 
+@pytest.mark.parametrize("window", [1, 7, 40])
+def test_every_devices_attention_is_the_same(train, monkeypatch, window):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 3, 40, 16)
+    here = train.attend(q, k, v, window)
+    monkeypatch.setattr(train, "KIND", "mps")
+    assert torch.allclose(train.attend(q, k, v, window), here, atol=1e-5)
+
+
 @pytest.mark.parametrize("softcap", [0.0, 15.0])
 def test_the_heads_own_gradients_are_autograds(train, model, text, monkeypatch, softcap):
     monkeypatch.setattr(train, "SOFTCAP", softcap)
