@@ -444,6 +444,12 @@ def _age() -> float:
         return 0.0
 
 
+def _short(path: Path) -> str:
+    """The path as a person writes it."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m trainer.prepare",
@@ -459,7 +465,8 @@ def main() -> None:
     text = load_text(asked.corpus, asked.shards)
     print(
         f"text ready: {text.name}, {len(text.train) / 1e6:.2f}M tokens for training and "
-        f"{len(text.validation) / 1e6:.2f}M for validation, vocabulary {text.tokenizer.n_vocab}, in {text.folder}"
+        f"{len(text.validation) / 1e6:.2f}M for validation, vocabulary {text.tokenizer.n_vocab}, "
+        f"in {_short(text.folder)}"
     )
 
 

@@ -62,6 +62,9 @@ class SearchAgent:
         self._study: Any = None
         self._told: set[int] = set()
         self._space: dict[Name, Dimension] = {}
+        self._points: dict[int, Point] = {}
+        self._by_commit: dict[str, Point] = {}
+        self._tried: set[str] = set()
 
     async def propose(self, briefing: Briefing) -> AsyncIterator[AgentEvent]:
         if not self._space:
@@ -89,9 +92,9 @@ class SearchAgent:
         yield Proposal(f"{words}: {move.why}", effect, _edits(briefing, move.values))
 
     def _move(self, briefing: Briefing) -> Move | None:
-        points = _points(briefing)
+        self._remember(briefing)
+        points, tried = self._points, self._tried
         here = _point(briefing.files, briefing.device)
-        tried = {_key(point) for point in points.values()}
         draw = f"{self._seed}/{briefing.number}/{len(briefing.feedback)}"
         chance = random.Random(hashlib.sha256(draw.encode()).digest())
         usable = [name for name in self._space if name in here]
@@ -117,6 +120,21 @@ class SearchAgent:
                 moved = {name: value for name, value in values.items() if value != here[name]}
                 return Move(moved, "TPE expects the most of it, the other constants as in the incumbent")
         return None
+
+    def _remember(self, briefing: Briefing) -> None:
+        """Add the points of what was decided since the last turn: each is its base's with its own changes."""
+        start = _point(briefing.baseline_files or briefing.files, briefing.device)
+        for experiment in briefing.history:
+            if experiment.commit is None or experiment.number in self._points:
+                continue
+            point = dict(self._by_commit.get(experiment.base, start))
+            for change in experiment.changes:
+                value = parse(change.new)
+                for name in point:
+                    if name[1] == change.name and value is not None:
+                        point[name] = value
+            self._points[experiment.number] = self._by_commit[experiment.commit] = point
+            self._tried.add(_key(point))
 
     def _ask(
         self, briefing: Briefing, points: dict[int, Point], here: Point, free: list[Name], seed: int
@@ -233,24 +251,6 @@ def _onward(briefing: Briefing, space: Mapping[Name, Dimension], here: Point) ->
             step = new * new / old if dimension.log else new + (new - old)
             onward[name] = _tidy(_inside(dimension, round(step) if dimension.whole else step))
     return onward
-
-
-def _points(briefing: Briefing) -> dict[int, Point]:
-    """The constants of every experiment that was committed, by number: each is its base's with its own changes."""
-    points: dict[int, Point] = {}
-    by_commit: dict[str, Point] = {}
-    for experiment in briefing.history:
-        if experiment.commit is None:
-            continue
-        base = by_commit.get(experiment.base) or _point(briefing.baseline_files or briefing.files, briefing.device)
-        point = dict(base)
-        for change in experiment.changes:
-            for name in point:
-                value = parse(change.new)
-                if name[1] == change.name and value is not None:
-                    point[name] = value
-        points[experiment.number] = by_commit[experiment.commit] = point
-    return points
 
 
 def _point(files: Mapping[str, str], device: str) -> Point:

@@ -26,6 +26,8 @@ POLL = 0.1
 """Seconds between two looks at the log."""
 LOG_LIMIT = 32 * 1024 * 1024
 LINES_A_MESSAGE = 200
+CHUNK = 4 * 1024 * 1024
+"""Bytes of the log that are read at a time."""
 
 _PASSED_ON = {
     *("HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE"),
@@ -85,6 +87,7 @@ class LocalTrial:
                 running = await self._still_running()
                 data = await asyncio.to_thread(_read_from, self.spec.log, offset)
                 offset += len(data)
+                running = running or len(data) == CHUNK  # What the trial left may take more than one look.
                 lines, steps = self._parser.feed(data, final=not running)
                 begun = begun or self._started().get("time")
                 elapsed = max(0.0, _modified(self.spec.log) - begun) if begun else 0.0
@@ -206,14 +209,14 @@ class LocalTrial:
         metric, values = self.spec.metric, self._parser.summary.get(self.spec.metric, [])
         if not values:
             return "crash", None, f"it printed no {metric}"
+        if unusable := [value for value in values if not math.isfinite(value)]:
+            return "crash", None, f"{metric} is {unusable[0]}"
         if any(value != values[0] for value in values):
             return (
                 "crash",
                 None,
                 f"it printed {metric} more than once: {', '.join(f'{value:g}' for value in values[:4])}",
             )
-        if not math.isfinite(values[0]):
-            return "crash", None, f"{metric} is {values[0]}"
         return "ok", values[0], ""
 
     def _crash_reason(self, code: int) -> str:
@@ -279,7 +282,7 @@ def _read_from(path: Path, offset: int) -> bytes:
     try:
         with path.open("rb") as file:
             file.seek(offset)
-            return file.read(4 * 1024 * 1024)
+            return file.read(CHUNK)
     except FileNotFoundError:
         return b""
 
