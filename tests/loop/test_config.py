@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from loop.config import ConfigError, check_tag, default_tag, find_root, load
+
+GOOD = 'command = "python train.py"\neditable = ["train.py"]\n'
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "train.py").touch()
+    (tmp_path / "program.md").touch()
+    return tmp_path
+
+
+def test_defaults_are_sensible(root):
+    (root / "labtop.toml").write_text(GOOD)
+    config = load(root)
+    assert config.metric == "val_bpb" and config.direction == "minimize" and config.agent == "search"
+    assert config.budget_for("cpu") == 20 and config.budget_for("cuda") == 300
+    assert config.timeout_for(20) == 360
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("buget = 3", "labtop.toml:3: unknown key 'buget'; did you mean 'budget'?"),
+        ("xyzzy = 3", "labtop.toml:3: unknown key 'xyzzy'; there are: command, editable"),
+        ('budget = "long"', "labtop.toml:3: budget = 'long'"),
+        ("budget = -1", "labtop.toml:3: budget: a number of seconds above 0"),
+        ("timeout = inf", "labtop.toml:3: timeout"),
+        ("margin = -0.1", "labtop.toml:3: margin"),
+        ("max_failures = 0", "labtop.toml:3: max_failures"),
+        ('direction = "up"', "labtop.toml:3: direction = 'up'"),
+        ('program = "gone.md"', "labtop.toml:3: program: there is no file gone.md"),
+        ('frozen = ["../other.py"]', "labtop.toml:3: frozen: ../other.py must be a path inside the study"),
+        ('frozen = ["/etc/passwd"]', "labtop.toml:3: frozen"),
+        ('frozen = ["train.py"]', "labtop.toml:2: editable: train.py cannot be editable and frozen"),
+        ("environment = { A = 1 }", "labtop.toml:3: environment"),
+        ("budget = = 3", "labtop.toml: "),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(root, line, said):
+    (root / "labtop.toml").write_text(f"{GOOD}{line}\n")
+    with pytest.raises(ConfigError) as error:
+        load(root)
+    assert str(error.value).startswith(said)
+
+
+@pytest.mark.parametrize("key", ["command", "editable"])
+def test_what_is_missing_is_named(root, key):
+    text = "".join(line for line in GOOD.splitlines(keepends=True) if not line.startswith(key))
+    (root / "pyproject.toml").write_text(f"[project]\nname = 'x'\n\n[tool.labtop]\n{text}")
+    with pytest.raises(ConfigError, match=f"pyproject.toml:4: '{key}' is missing"):
+        load(root)
+
+
+def test_pyproject_holds_a_table_of_variables_too(root):
+    (root / "pyproject.toml").write_text(
+        f'[tool.labtop]\n{GOOD}budget = 7\n\n[tool.labtop.environment]\nDATA = "here"\n[tool.other]\nx = 1\n'
+    )
+    config = load(root)
+    assert config.budget == 7 and config.environment == {"DATA": "here"}
+
+
+def test_labtop_toml_wins(root):
+    (root / "pyproject.toml").write_text(f"[tool.labtop]\n{GOOD}budget = 7\n")
+    (root / "labtop.toml").write_text(f"{GOOD}budget = 8\n")
+    assert load(root).budget == 8
+
+
+def test_the_root_is_found_from_below_and_missed_with_advice(root):
+    (root / "labtop.toml").write_text(GOOD)
+    below = root / "a" / "b"
+    below.mkdir(parents=True)
+    assert find_root(below) == root
+    (root / "labtop.toml").unlink()
+    with pytest.raises(ConfigError, match="is no labtop study"):
+        find_root(below)
+
+
+@pytest.mark.parametrize("tag", ["", "Nov", "a b", "-x", "../x", "x" * 41, "x\n"])
+def test_a_tag_that_names_no_branch_is_refused(tag):
+    with pytest.raises(ConfigError):
+        check_tag(tag)
+
+
+def test_tags_are_days():
+    assert check_tag(default_tag(date(2026, 11, 3))) == "nov03"
