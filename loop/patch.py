@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 
 import msgspec
+
+_HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 
 NEAREST_AT_MOST = 40
 """Lines of a block that are looked for: comparing costs the square of it, and the rest lies below."""
@@ -98,7 +101,21 @@ def unified_diff(old: Mapping[str, str], new: Mapping[str, str]) -> str:
 
 def count_lines(diff: str) -> tuple[int, int]:
     """Lines added and removed by a unified diff."""
-    lines = diff.splitlines()
-    added = sum(line.startswith("+") and not line.startswith("+++ ") for line in lines)
-    removed = sum(line.startswith("-") and not line.startswith("--- ") for line in lines)
+    added = removed = 0
+    old = new = 0
+    for line in diff.splitlines():
+        if old <= 0 and new <= 0:
+            # Outside a hunk: only there is a line that starts with "---" a header, and no removed one.
+            if found := _HUNK.match(line):
+                old, new = (1 if count is None else int(count) for count in found.groups())
+            continue
+        match line[:1]:
+            case "+":
+                added, new = added + 1, new - 1
+            case "-":
+                removed, old = removed + 1, old - 1
+            case "\\":
+                pass
+            case _:
+                old, new = old - 1, new - 1
     return added, removed
