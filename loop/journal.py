@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import tempfile
 import time
 import zlib
 from collections.abc import Callable
@@ -105,13 +106,16 @@ class Journal:
                     f"{self.path}: line {len(records) + 1} is damaged and good lines follow it; "
                     "put back a copy of the file, or start another study with --tag"
                 )
-            aside = self.path.with_name(f"journal.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-            aside.write_bytes(tail)
+            # A name of its own even where a study is repaired twice in a second, and on disk before the cut.
+            stamp = time.strftime("journal.corrupt-%Y%m%dT%H%M%SZ-", time.gmtime())
+            with tempfile.NamedTemporaryFile(prefix=stamp, dir=self.path.parent, delete=False) as aside:
+                aside.write(tail)
+                aside.flush()
+                os.fsync(aside.fileno())
             os.ftruncate(self._file, good)
             os.fsync(self._file)
-            self.repaired = (
-                f"the journal's last {len(tail)} bytes were torn; they were cut off and kept in {aside.name}"
-            )
+            kept = Path(aside.name).name
+            self.repaired = f"the journal's last {len(tail)} bytes were torn; they were cut off and kept in {kept}"
         return records, good
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+"""A line as git has it: str.splitlines would also part at form feeds and U+2028, and git then refuse the diff."""
 _HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 
 NEAREST_AT_MOST = 40
@@ -93,7 +95,7 @@ def unified_diff(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     """The change from `old` to `new` in git's unified form; files only in `old` count as unchanged."""
     pieces: list[str] = []
     for path in sorted(new):
-        before, after = old.get(path, "").splitlines(keepends=True), new[path].splitlines(keepends=True)
+        before, after = _LINE.findall(old.get(path, "")), _LINE.findall(new[path])
         for line in difflib.unified_diff(before, after, f"a/{path}", f"b/{path}"):
             pieces.append(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n")
     return "".join(pieces)
@@ -103,7 +105,7 @@ def count_lines(diff: str) -> tuple[int, int]:
     """Lines added and removed by a unified diff."""
     added = removed = 0
     old = new = 0
-    for line in diff.splitlines():
+    for line in _LINE.findall(diff):
         if old <= 0 and new <= 0:
             # Outside a hunk: only there is a line that starts with "---" a header, and no removed one.
             if found := _HUNK.match(line):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import random
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -186,6 +187,8 @@ def _dimension(constant: Constant) -> Dimension | None:
     whole = isinstance(value, int)
     if constant.low is not None and constant.high is not None:
         low, high = min(constant.low, value), max(constant.high, value)
+        if whole:
+            low, high = math.ceil(low), math.floor(high)
         return Dimension(constant, low=low, high=high, log=constant.log and low > 0, whole=whole)
     if value <= 0:
         return None
@@ -243,14 +246,15 @@ def _onward(briefing: Briefing, space: Mapping[Name, Dimension], here: Point) ->
             continue
         old, new = parse(change.old), parse(change.new)
         if dimension.options:
-            steps = _first_steps(dimension, here[name])
-            went_up = old in dimension.options and dimension.options.index(old) < dimension.options.index(here[name])
-            if went_up and steps and steps[0] in dimension.options[dimension.options.index(here[name]) :]:
-                onward[name] = steps[0]
+            if old not in dimension.options or here[name] not in dimension.options:
+                continue  # Another agent was here, and left the space.
+            at = dimension.options.index(here[name])
+            if dimension.options.index(old) < at < len(dimension.options) - 1:
+                onward[name] = dimension.options[at + 1]
         elif isinstance(old, int | float) and isinstance(new, int | float) and old and new:
             step = new * new / old if dimension.log else new + (new - old)
             onward[name] = _tidy(_inside(dimension, round(step) if dimension.whole else step))
-    return onward
+    return {name: value for name, value in onward.items() if value != here[name]}
 
 
 def _point(files: Mapping[str, str], device: str) -> Point:

@@ -48,7 +48,9 @@ def test_all_or_none():
     assert files == FILES
 
 
-LINES = st.lists(st.sampled_from(["a = 1", "b = 2", "  c", "", "é", "-- x", "++ y", "@@ z"]), max_size=12)
+# What git takes for a part of a line, str.splitlines takes for the end of one.
+WORDS = ["a = 1", "b = 2", "  c", "", "é", "-- x", "++ y", "@@ z", "b = 2\r", "\x0c", "'\x85 \u2028'", "c\rd"]
+LINES = st.lists(st.sampled_from(WORDS), max_size=12)
 TEXTS = st.builds(lambda lines, end: "\n".join(lines) + ("\n" if end and lines else ""), LINES, st.booleans())
 
 
@@ -72,6 +74,8 @@ def test_git_applies_the_diff_to_the_letter(tmp_path_factory, old, new):
         ("a", "b", (1, 1)),
         ("a\n" * 30, "z\n" + "a\n" * 30 + "++ z\n", (2, 0)),
         ("a\n", "a\n", (0, 0)),
+        ("a\r\nb\r\n", "a\r\nc\r\nd\r\n", (2, 1)),
+        ("\x0ca\u2028b\n", "\x0ca\u2028c\n", (1, 1)),
     ],
 )
 def test_lines_are_counted(old, new, counts):
