@@ -20,7 +20,7 @@ SCRIPT = '''"""Says DEPTH = 4
 in its docstring too, where `DEPTH = 4` is no setting."""
 RATE = 0.02  # 0.001..0.5 (log) — é
 WIDTH = {"cpu": 64, "cuda": 512}["cpu"]  # one of: 32, 64, 128, 256, 512
-DEPTH = 4  # 1..8
+DEPTH = 4
 MAX_DEPTH = 4
 WARM = True
 KIND = "cosine"  # one of: "cosine", "linear"
@@ -30,7 +30,7 @@ NAME = "a run"  # not searched
 def main():
     DEPTH_TOO = 4
 '''
-RANGES = {"RATE": (0.001, 0.5), "DEPTH": (1, 8), "MAX_DEPTH": (2, 6)}
+RANGES = {"RATE": (0.001, 0.5), "DEPTH": (2, 6), "MAX_DEPTH": (2, 6)}
 OPTIONS = {"WIDTH": (32, 64, 128, 256, 512), "WARM": (False, True), "KIND": ("cosine", "linear")}
 
 
@@ -161,23 +161,39 @@ async def test_what_was_kept_is_followed_the_same_way():
     assert values(apply_edits(bowl.files, proposal.edits)) == values(bowl.files) | {"RATE": 0.08}
 
 
+@pytest.mark.parametrize(("kept", "then"), [("128", 256), ("32", None), ("512", None)])
+async def test_options_are_followed_upwards_and_not_past_their_end(kept, then):
+    bowl = Bowl()
+    bowl.put({"WIDTH": kept}, verdict="keep")
+    proposal = await ask(SearchAgent(), bowl.briefing())
+    assert ("one more of the same" in proposal.hypothesis) == (then is not None)
+    if then:
+        assert values(apply_edits(bowl.files, proposal.edits)) == values(bowl.files) | {"WIDTH": then}
+
+
 async def test_one_more_of_the_same_leaves_out_what_stands_at_its_limit():
     bowl = Bowl()
-    bowl.put({"RATE": "0.04", "DEPTH": "8"}, verdict="keep")
+    bowl.put({"RATE": "0.04", "DEPTH": "6"}, verdict="keep")
     proposal = await ask(SearchAgent(), bowl.briefing())
     assert isinstance(proposal, Proposal) and "DEPTH" not in proposal.hypothesis
     assert values(apply_edits(bowl.files, proposal.edits)) == values(bowl.files) | {"RATE": 0.08}
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("name", "value"),
     [
-        {"WIDTH": "100"}, {"RATE": "7.0"}, {"RATE": "-0.5"}, {"DEPTH": "4.5"}, {"DEPTH": "900"}, {"KIND": "'step'"}, {"WARM": "3"},
+        ("WIDTH", "100"),
+        ("RATE", "7.0"),
+        ("RATE", "-0.5"),
+        ("DEPTH", "4.5"),
+        ("DEPTH", "9"),
+        ("KIND", "'x'"),
+        ("WARM", "3"),
     ],
-)  # fmt: skip
-async def test_it_goes_on_from_where_another_agent_left_the_space(changed):
+)
+async def test_it_goes_on_from_where_another_agent_left_the_space(name, value):
     bowl = Bowl(score=lambda at: 1.0)
-    bowl.put(changed, verdict="keep")
+    bowl.put({name: value}, verdict="keep")
     agent = SearchAgent()
     for _ in range(25):
         proposal = await ask(agent, bowl.briefing())
