@@ -27,6 +27,9 @@ from tui.view import ALL, Line, View, steps_of
 RECONNECT = 2.0
 """Seconds between two looks for an engine where there is none."""
 
+VANISHED = "the engine is gone without a word; `labtop run` starts another, which goes on from here"
+OTHER_VERSION = "the engine is of another version: `labtop stop` ends it, `labtop run` starts one of this version"
+
 
 class LabtopApp(App[str]):
     """Shows a study and takes a person's commands to its engine. Its result is the sentence to part with.
@@ -38,8 +41,7 @@ class LabtopApp(App[str]):
     CSS_PATH = "labtop.tcss"
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+q", "detach", show=False, priority=True),
-        Binding("ctrl+c", "detach", show=False),
+        Binding("ctrl+q,ctrl+c", "detach", show=False),
     ]
 
     def __init__(self, *, socket: Path, root: Path, program: Path) -> None:
@@ -75,13 +77,13 @@ class LabtopApp(App[str]):
     def _given(self, given: Cockpit.Given) -> None:
         self.run_worker(self._do(given.command), group="commands")
 
-    async def fetch(self, number: int, artifact: Artifact) -> str:
-        """An experiment's file, "" where there is none or no engine."""
+    async def fetch(self, number: int, artifact: Artifact) -> str | None:
+        """An experiment's file, "" where there is none yet, None where no engine answers."""
         if self._client is None:
-            return ""
+            return None
         with contextlib.suppress(EngineGone):
             return await self._client.fetch(number, artifact)
-        return ""
+        return None
 
     async def _do(self, command: AnyCommand) -> None:
         try:
@@ -96,34 +98,27 @@ class LabtopApp(App[str]):
     async def _watch(self) -> None:
         """Follow the engine; where it goes away, keep what is shown and look for it, or for the next one."""
         while True:
-            try:
-                self._client = await Client.connect(self._socket)
-                await self._follow(self._client)
-            except EngineGone as gone:
-                self.view.missing = str(gone)
-            except msgspec.MsgspecError:
-                self.view.missing = "the engine speaks another version's language; run this version's labtop with it"
-            finally:
-                await self._lose()
+            self.view.lose(await self._follow())
+            self._cockpit.touch(ALL)
             await asyncio.sleep(RECONNECT)
 
-    async def _lose(self) -> None:
-        client, self._client = self._client, None
-        was, self.view.connected = self.view.connected, False
-        if client is not None:
-            with contextlib.suppress(msgspec.MsgspecError):
+    async def _follow(self) -> str:
+        """Take what the engine says until it does not any more, and tell why."""
+        try:
+            client = self._client = await Client.connect(self._socket)
+            try:
+                async for update in client.updates():
+                    self._cockpit.touch(self.view.take(update, client.state))
+                    await self._complete(update)
+                    self._announce(update)
+            finally:
+                self._client = None
                 await client.close()
-        if was:
-            if self.view.state.mode != "stopped":
-                self.view.missing = "the engine is gone without a word; what stands here is the last it said"
-            self._cockpit.touch(ALL)
-
-    async def _follow(self, client: Client) -> None:
-        async for update in client.updates():
-            self.view.connected, self.view.missing = True, ""
-            self._cockpit.touch(self.view.take(update, client.state))
-            await self._complete(update)
-            self._announce(update)
+        except EngineGone as gone:
+            return f"{gone}; `labtop run` starts one"
+        except msgspec.MsgspecError:
+            return OTHER_VERSION
+        return VANISHED
 
     async def _complete(self, update: Update) -> None:
         """Fetch what the stream does not bring: an older experiment's words and curve, the incumbent's curve."""
@@ -146,16 +141,16 @@ class LabtopApp(App[str]):
             for line in said.splitlines():
                 view.words.append(Line("text", line))
         if not view.steps:
-            view.steps = steps_of(await self.fetch(number, "metrics"))
+            view.steps = steps_of(await self.fetch(number, "metrics") or "")
         if not view.log:
-            for line in (await self.fetch(number, "log")).splitlines():
+            for line in (await self.fetch(number, "log") or "").splitlines():
                 if said := words.clean(line).rstrip():
                     view.log.append(Line("output", said))
         self._cockpit.touch(ALL)
 
     async def _meet_rival(self) -> None:
         if (best := self.view.state.best) is not None:
-            self.view.rival = steps_of(await self.fetch(best.number, "metrics"))
+            self.view.rival = steps_of(await self.fetch(best.number, "metrics") or "")
             self._cockpit.touch(frozenset(("steps",)))
 
     def _announce(self, update: Update) -> None:

@@ -13,22 +13,22 @@ class Key(NamedTuple):
     action: str
     label: str
     rank: int
-    """Where a line has no room, the highest ranks go first."""
+    """Where a line has no room, the highest ranks go first; 0 stays."""
 
 
 KEYS = (
     Key("p", "pause", "pause", 0),
-    Key("s", "step", "step", 0),
+    Key("s", "step", "step", 1),
     Key("x", "reject", "reject", 0),
-    Key("k", "keep", "keep", 0),
-    Key("m", "message", "message", 0),
-    Key("e", "program", "program.md", 0),
-    Key("v", "chart_view", "chart", 2),
-    Key("z", "zoom", "zoom", 3),
-    Key("1-6", "next_pane", "panes", 4),
+    Key("k", "keep", "keep", 2),
+    Key("m", "message", "message", 3),
+    Key("e", "program", "program.md", 4),
+    Key("v", "chart_view", "chart", 6),
+    Key("z", "zoom", "zoom", 7),
+    Key("1-6", "next_pane", "panes", 8),
     Key("?", "help", "help", 0),
     Key("q", "detach", "detach", 0),
-    Key("Q", "stop", "stop", 1),
+    Key("Q", "stop", "stop", 5),
 )
 
 FOR_THE_ENGINE = frozenset(("pause", "step", "reject", "keep", "message", "stop"))

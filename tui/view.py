@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from loop.events import AgentDelta, DraftDiff, LogLines, Machine, ProposalStarted, Step, TrialStarted
+from loop.events import AgentDelta, DraftDiff, LogLines, Machine, ProposalStarted, Step, TrialStarted, Warned
 from loop.remote.client import Update
 from loop.remote.wire import Recorded, Snapshot
 from loop.state import Experiment, StudyState
@@ -25,7 +25,7 @@ LINES_KEPT = 5000
 STEPS_KEPT = 4000
 MACHINE_KEPT = 120
 
-Kind = Literal["thought", "text", "tool", "status", "turn", "output", "engine"]
+Kind = Literal["thought", "text", "tool", "status", "turn", "output", "engine", "warning"]
 
 
 class Line(NamedTuple):
@@ -79,7 +79,7 @@ class View:
         self.state = StudyState()
         self.connected = False
         self.missing = ""
-        """Why there is no engine, where the connection says so."""
+        """Why no engine answers, while none does."""
         self.words = Tail(WORDS_KEPT)
         self.log = Tail(LINES_KEPT)
         self.diff: DraftDiff | None = None
@@ -105,7 +105,7 @@ class View:
 
     def take(self, update: Update, state: StudyState) -> frozenset[Topic]:
         """Fold one update; `state` is the client's after it."""
-        self.state = state
+        self.state, self.connected, self.missing = state, True, ""
         match update:
             case Snapshot():
                 self._begin()
@@ -131,6 +131,12 @@ class View:
                 self.machine.append(update)
                 return frozenset(("machine",))
 
+    def lose(self, why: str) -> None:
+        """No engine answers any more, or still none does. How a study was lost is told until it is found again."""
+        if self.connected or not self.state.seq:
+            self.missing = why
+        self.connected = False
+
     def _begin(self) -> None:
         self.words.clear()
         self.log.clear()
@@ -147,7 +153,7 @@ class View:
                 self.steps = []
                 touched.add("steps")
         if (line := words.happened(update.record)) is not None:
-            self.log.append(Line("engine", line))
+            self.log.append(Line("warning" if isinstance(update.record.event, Warned) else "engine", line))
             touched.add("log")
         return frozenset(touched)
 
@@ -168,8 +174,11 @@ class View:
         self._speaker = speaker
 
     def _step(self, step: Step) -> None:
-        if self.steps and (self.steps[-1].number, self.steps[-1].trial) != (step.number, step.trial):
+        last = self.step
+        if last is not None and (last.number, last.trial) != (step.number, step.trial):
             self.steps = []
+        elif last is not None and step.time <= last.time and step.step <= last.step:
+            return  # What was fetched may come once more in the stream.
         self.steps.append(step)
         if len(self.steps) > STEPS_KEPT:
             del self.steps[:-1:2]  # Half the points make the same curve.

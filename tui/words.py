@@ -206,7 +206,8 @@ def happened(record: Record) -> str | None:
         case ev.ProposalFailed():
             said = f"{name(event.number)} proposal failed: {event.reason}"
         case ev.TrialStarted():
-            said = f"{name(event.number)} trial {event.trial} starts on {event.device}, seed {event.seed}"
+            again = f", trial {event.trial}" if event.trial > 1 else ""
+            said = f"{name(event.number)} trains, seed {event.seed}{again}"
         case ev.TrialFinished() if event.outcome != "ok":
             said = f"{name(event.number)} trial {event.trial} {event.outcome}: {event.reason}"
         case ev.Decided():
@@ -232,7 +233,7 @@ def clock(moment: float) -> str:
 def farewell(state: StudyState, *, connected: bool) -> str:
     """What detaching leaves behind."""
     if connected and state.mode != "stopped" and state.engine_pid:
-        return f"detached; the engine goes on, pid {state.engine_pid}"
+        return f"detached; the engine goes on, pid {state.engine_pid}; back to it: labtop attach --tag {state.tag}"
     if state.mode == "stopped" and state.mode_reason:
         return f"detached; the engine has ended: {one_line(state.mode_reason)}"
     return "detached; no engine runs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
@@ -90,9 +91,20 @@ def edit_trainer(lab) -> Callable[[str, str], None]:
 
 
 @pytest.fixture
-def slow(edit_trainer) -> Callable[[float], None]:
-    """Makes the stand-in train for so many seconds."""
-    return lambda seconds: edit_trainer("SECONDS = 0.0", f"SECONDS = {seconds}")
+def held(lab, edit_trainer) -> Callable[[], None]:
+    """Keeps every training but the baseline's between two steps, where it can be paused, until this is called."""
+    gate = lab.root / ".labtop" / "held"
+    gate.parent.mkdir()
+    gate.touch()
+    settings = lab.root / "labtop.toml"
+    settings.write_text(settings.read_text().replace("timeout = 60", "timeout = 600"))
+    edit_trainer(
+        "        time.sleep(SECONDS / STEPS)\n",
+        "        changed = (LEARNING_RATE, WIDTH, DEPTH, STEPS, SECONDS) != (0.02, 64, 4, 5, 0.0)\n"
+        f"        while step and changed and Path({str(gate)!r}).exists() and not (control / 'pause').exists():\n"
+        "            time.sleep(0.01)\n",
+    )
+    return gate.unlink
 
 
 class Cardboard:
@@ -103,6 +115,8 @@ class Cardboard:
         self.records: list[Record] = []
         self.recent: list = []
         self.files: dict[tuple[int, str], str] = {}
+        self.speaks = True
+        """Whether it keeps to the protocol of this version."""
         self.commands: list = []
         self._writers: list[asyncio.StreamWriter] = []
         self._server: asyncio.Server | None = None
@@ -131,7 +145,9 @@ class Cardboard:
             for writer in self._writers:
                 writer.write(wire.encode(message))
 
-    def tell_study(self, *verdicts: str | None, hypothesis: str = "warm down later") -> None:
+    def tell_study(
+        self, *verdicts: str | None, baseline: str | None = "keep", hypothesis: str = "warm down later"
+    ) -> None:
         """A study's opening, its baseline at 1.7, and an experiment for each verdict; None: it trains."""
         self.tell(
             ev.StudyOpened(
@@ -147,13 +163,15 @@ class Cardboard:
             ev.EngineStarted(pid=4242, host="h", agent="llm", version="0"),
             ev.SpecChanged(version=1, digest="d"),
         )
-        for number, verdict in enumerate(("keep", *verdicts)):
+        for number, verdict in enumerate((baseline, *verdicts)):
             self.tell(*experiment_events(number, verdict, hypothesis=hypothesis))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         decoder = msgspec.json.Decoder(wire.AnyRequest)
         while (request := await wire.read(reader, decoder)) is not None:
             match request:
+                case wire.Watch() if not self.speaks:
+                    writer.write(struct.pack(">I", 2) + b"{}")
                 case wire.Watch():
                     writer.write(wire.encode(wire.Snapshot(state=fold(self.records), recent=tuple(self.recent))))
                     self._writers.append(writer)

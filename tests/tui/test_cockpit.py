@@ -1,8 +1,11 @@
 """The screen, on an engine of cardboard that can say anything, and fall silent at any time."""
 
 import asyncio
+import time
 
+import msgspec
 import pytest
+from textual.events import Key
 
 from loop.events import (
     AgentDelta,
@@ -19,6 +22,8 @@ from loop.events import (
     Step,
     Warned,
 )
+from tui.panes.log import LogPane
+from tui.screens.cockpit import Cockpit
 
 DIFF = """--- a/train.py
 +++ b/train.py
@@ -103,7 +108,7 @@ async def test_every_pane_and_page_opens_at_every_size(cardboard, cardboard_cock
     cardboard.tell(*telemetry(3), AgentDelta(number=3, kind="text", text=HOSTILE))
     cardboard.tell(LogLines(number=3, trial=1, lines=(HOSTILE,)))
     async with cardboard_cockpit(size) as (app, pilot):
-        await sees(app, "RUNNING")
+        await sees(app, "RUNNING", "p pause", "x reject", "? help", "q detach")
         assert app.no_color == no_color
         for key in ("1", "2", "3", "v", "4", "5", "6", "z", "z", "tab", "shift+tab"):
             await pilot.press(key)
@@ -187,10 +192,19 @@ async def test_an_engine_that_vanishes_is_told_and_the_next_one_is_found(cardboa
         await sees(app, "RUNNING", "1 crash")
 
 
+async def test_an_engine_of_another_version_is_told(cardboard, cardboard_cockpit, sees):
+    cardboard.speaks = False
+    async with cardboard_cockpit() as (app, _):
+        await sees(app, "NO ENGINE", "the engine is of another version")
+        cardboard.tell_study()
+        cardboard.speaks = True
+        await sees(app, "RUNNING", "0000")
+
+
 async def test_without_an_engine_it_says_so(tmp_path, cardboard, cardboard_cockpit, sees):
     await cardboard.vanish()
     async with cardboard_cockpit() as (app, pilot):
-        await sees(app, "CONNECTING", "no engine answers on")
+        await sees(app, "NO ENGINE", "no engine answers on")
         await pilot.press("q")
         await pilot.pause()
     assert app.return_value == "detached; no engine runs"
@@ -209,6 +223,16 @@ async def test_reasons_stand_in_the_header(cardboard, cardboard_cockpit, sees):
         await sees(app, "the journal's [/] last line was torn")
         cardboard.tell(EngineStopped(reason="the disk is full"))
         await sees(app, "STOPPED", "the disk is full")
+
+
+async def test_a_script_that_does_not_run_is_told(cardboard, cardboard_cockpit, sees):
+    async with cardboard_cockpit() as (app, _):
+        cardboard.tell_study(baseline=None)
+        await sees(app, "no best yet: the baseline is being measured")
+        cardboard.tell(Decided(number=0, verdict="crash", reason="out of memory"))
+        cardboard.tell(Paused(by="engine", reason="it does not run; mend it"))
+        screen = await sees(app, "PAUSED", "it does not run; mend it", "the unchanged script does not run", "crash")
+        assert "no best yet" not in screen
 
 
 async def test_the_cursor_stays_on_its_experiment_as_new_ones_come(cardboard, cardboard_cockpit, sees, until):
@@ -243,6 +267,25 @@ async def test_enter_opens_the_experiments_page(cardboard, cardboard_cockpit, se
         await sees(app, "5 experiments")
 
 
+async def test_the_experiments_page_keeps_up_and_says_where_things_are(cardboard, cardboard_cockpit, sees):
+    cardboard.tell_study(None)
+    async with cardboard_cockpit() as (app, pilot):
+        await sees(app, "0001")
+        for key in ("6", "5", "enter"):  # As a slow line brings them: all at once.
+            app.post_message(Key(key, None))
+        await sees(app, "experiment 0001 · training", "nothing was said")
+        cardboard.tell(Decided(number=1, verdict="reject", reason="no [/] good", by="person"))
+        cardboard.files[1, "reasoning"] = "because"
+        await sees(app, "experiment 0001 · reject", "reject by the person: no [/] good", "because")
+        await pilot.press("left")
+        await sees(app, "experiment 0000 · keep")
+        await cardboard.vanish()
+        await pilot.press("right")
+        await sees(
+            app, "experiment 0001", "no engine answers; diff, reasoning and log are in .labtop/may12/experiments/0001/"
+        )
+
+
 async def test_scrolling_up_stops_following_until_the_end(cardboard, cardboard_cockpit, sees, until):
     cardboard.tell_study(None)
     cardboard.tell(LogLines(number=1, trial=1, lines=tuple(f"line {n}" for n in range(100))))
@@ -259,32 +302,50 @@ async def test_scrolling_up_stops_following_until_the_end(cardboard, cardboard_c
         await sees(app, "line 100")
 
 
-async def test_a_flood_of_everything_is_taken(cardboard, cardboard_cockpit, sees):
+async def test_a_flood_of_everything_is_taken_in_four_frames_a_second(cardboard, cardboard_cockpit, sees, monkeypatch):
     cardboard.tell_study(None)
+    drawn = []
+    show = LogPane.show
+    monkeypatch.setattr(LogPane, "show", lambda *args: (drawn.append(args), show(*args)))
     async with cardboard_cockpit() as (app, _):
         await sees(app, "0001")
+        drawn.clear()
+        begun = time.monotonic()
         for at in range(3000):
             cardboard.tell(
                 LogLines(number=1, trial=1, lines=(f"line {at}", HOSTILE[:300])),
                 AgentDelta(number=1, kind="text", text=f"word {at}\n"),
-                step(1, at % 100),
+                step(1, at),
             )
+            if at % 100 == 0:
+                await asyncio.sleep(0.02)
         cardboard.tell(LogLines(number=1, trial=1, lines=("the last line",)))
         await sees(app, "the last line", "word 2999")
-        assert len(app.view.log) <= 5000 and len(app.view.words) <= 2000
+        assert 1 <= len(drawn) <= 4 * (time.monotonic() - begun) + 5
+        assert len(app.view.log) <= 5000 and len(app.view.words) <= 2000 and len(app.view.steps) <= 4000
 
 
-async def test_an_idle_cockpit_draws_nothing(cardboard, cardboard_cockpit, sees, monkeypatch):
+async def test_what_was_fetched_and_then_streamed_stands_there_once(cardboard, cardboard_cockpit, sees, until):
+    cardboard.tell_study(None)
+    steps = [step(1, at) for at in range(50)]
+    cardboard.files[1, "metrics"] = "\n".join(msgspec.json.encode(each).decode() for each in steps)
+    async with cardboard_cockpit() as (app, _):
+        await until(lambda: len(app.view.steps) == 50, "the steps so far are fetched")
+        cardboard.tell(*steps[40:], step(1, 50))
+        await until(lambda: app.view.step.step == 50, "the next one has come")
+        assert [each.step for each in app.view.steps] == list(range(51))
+
+
+async def test_an_idle_cockpit_draws_nothing(cardboard, cardboard_cockpit, sees, until, monkeypatch):
     cardboard.tell_study("discard")
     cardboard.tell(Paused(), READING)
-    async with cardboard_cockpit() as (app, pilot):
+    quiet = []
+    pump = Cockpit._draw
+    monkeypatch.setattr(Cockpit, "_draw", lambda *args: (quiet.append(args), pump(*args)))
+    async with cardboard_cockpit() as (app, _):
         await sees(app, "PAUSED", "cores")
-        await pilot.pause(1.0)
-        drawn = []
         display = app._display
-        monkeypatch.setattr(app, "_display", lambda *args: (drawn.append(args), display(*args)))
-        await pilot.pause(1.5)
-        assert drawn == []
+        monkeypatch.setattr(app, "_display", lambda *args: (quiet.clear(), display(*args)))
+        await until(lambda: len(quiet) > 6, "six frames go by in which nothing is drawn")
         cardboard.tell(READING, LogLines(number=1, trial=1, lines=("awake",)))
         await sees(app, "awake")
-        assert drawn

@@ -27,7 +27,7 @@ class AgentPane(Pane):
 
     DEFAULT_CSS = """
     AgentPane #hypothesis { max-height: 3; }
-    AgentPane #expected { height: 1; margin-bottom: 1; }
+    AgentPane #expected { height: 1; margin-bottom: 1; text-wrap: nowrap; text-overflow: ellipsis; }
     AgentPane .-empty { display: none; }
     """
 
@@ -71,7 +71,7 @@ class AgentPane(Pane):
         if known:
             said = shorten(words.one_line(experiment.hypothesis), HYPOTHESIS_AT_MOST)
             hypothesis.say(Text(said, f"bold {look.INK}"), layout=True)
-            effect = Text(no_wrap=True, overflow="ellipsis")
+            effect = Text()
             if experiment.expected_effect:
                 effect.append("expected  ", look.FAINT).append(words.one_line(experiment.expected_effect), look.INK)
             expected.say(effect)

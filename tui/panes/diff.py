@@ -22,7 +22,7 @@ class DiffPane(Pane):
     label = "diff"
 
     DEFAULT_CSS = """
-    DiffPane #summary { max-height: 4; padding-bottom: 1; }
+    DiffPane #summary { max-height: 4; padding-bottom: 1; text-wrap: nowrap; text-overflow: ellipsis; }
     DiffPane #summary.-empty { display: none; }
     """
 
@@ -67,7 +67,7 @@ def _awaited(view: View) -> str:
 def summary(diff: str, changes: tuple[Change, ...]) -> Text:
     """`train.py +1 -1`, and every constant that moves as `old -> new`, the first ones at least."""
     found = diffs.extent(diff)
-    text = Text(overflow="ellipsis")
+    text = Text()
     text.append(", ".join(found.files), look.INK)
     text.append(f"  +{found.added}", look.GREEN)
     text.append(f" -{found.removed}", look.RED)

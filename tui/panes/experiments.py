@@ -20,18 +20,21 @@ class Column(NamedTuple):
     title: str
     width: int
     right: bool = False
+    spare: bool = False
+    """Left out where the last column would have no room."""
 
 
 COLUMNS = (
     Column(" #", 6),
-    Column("commit", 8),
+    Column("commit", 8, spare=True),
     Column("bpb", 8, right=True),
     Column("delta", 9, right=True),
-    Column("GiB", 6, right=True),
+    Column("GiB", 6, right=True, spare=True),
     Column("time", 8, right=True),
     Column("  status", 12),
+    Column("what", 16),
 )
-LEAST_WHAT = 12
+"""The last one takes what is left of the width."""
 
 
 class Table(DataTable[Text]):
@@ -108,9 +111,13 @@ class ExperimentsPane(Pane):
         self.set_class(bool(cells), "-filled")
         scrolled = table.scroll_y + (0 if follows else len(cells) - len(self._cells))
         table.clear(columns=True)
-        self._add_columns(table, width)
+        widths = _fitting(width)
+        for at, room in widths.items():
+            title = COLUMNS[at].title
+            table.add_column(Text(title.rjust(room) if COLUMNS[at].right else title), width=room)
         for experiment, row in zip(reversed(experiments), cells, strict=True):
-            table.add_row(*_styled(experiment, row))
+            styled = _styled(experiment, row)
+            table.add_row(*(styled[at] for at in widths))
         self._cells, self._drawn_to = cells, width
         if pointed is not None and not follows:
             table.move_cursor(row=len(cells) - 1 - pointed, animate=False, scroll=False)
@@ -132,11 +139,14 @@ class ExperimentsPane(Pane):
         highlighted.stop()
         self.post_message(self.Pointed())
 
-    def _add_columns(self, table: Table, width: int) -> None:
-        for column in COLUMNS:
-            title = column.title.rjust(column.width) if column.right else column.title
-            table.add_column(Text(title), width=column.width)
-        table.add_column(Text("what"), width=max(LEAST_WHAT, width - 1 - sum(column.width for column in COLUMNS)))
+
+def _fitting(width: int) -> dict[int, int]:
+    """The columns for a table of this width, by their place in `COLUMNS`, with the width of each."""
+    roomy = width > sum(column.width for column in COLUMNS)
+    widths = {at: column.width for at, column in enumerate(COLUMNS) if roomy or not column.spare}
+    last = len(COLUMNS) - 1
+    widths[last] += max(0, width - 1 - sum(widths.values()))
+    return widths
 
 
 def _cells(experiment: Experiment) -> tuple[str, ...]:
@@ -162,9 +172,10 @@ def _styled(experiment: Experiment, cells: tuple[str, ...]) -> list[Text]:
     plain = look.INK if verdict in (None, "keep") else look.FAINT
     styles = [plain, look.FAINT, plain, _delta_style(experiment), look.FAINT, look.FAINT, status_style, plain]
     texts = []
-    for cell, style, column in zip(cells, styles, (*COLUMNS, Column("what", 0)), strict=True):
-        shown = cell.rjust(column.width) if column.right else f"  {cell}" if column.title == "  status" else cell
-        texts.append(Text(shown if column.title != " #" else f" {shown}", style, no_wrap=True, overflow="ellipsis"))
+    for cell, style, column in zip(cells, styles, COLUMNS, strict=True):
+        indent = len(column.title) - len(column.title.lstrip())
+        shown = cell.rjust(column.width) if column.right else " " * indent + cell
+        texts.append(Text(shown, style, no_wrap=True, overflow="ellipsis"))
     return texts
 
 

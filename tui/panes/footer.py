@@ -15,7 +15,7 @@ from tui.panes.pane import Words
 
 
 class Footer(Words):
-    DEFAULT_CSS: ClassVar[str] = "Footer { height: 1; background: $panel; padding: 0 1; }"
+    DEFAULT_CSS: ClassVar[str] = "Footer { height: 1; background: $panel; padding: 0 1; text-wrap: nowrap; }"
 
     class Clicked(Message):
         def __init__(self, key: Key) -> None:
@@ -31,11 +31,11 @@ class Footer(Words):
         """`usable` tells for each of `KEYS` whether it can act."""
         width = self.content_size.width
         chosen = [(key, can) for key, can in zip(KEYS, usable, strict=True)]
-        for rank in sorted({key.rank for key in KEYS}, reverse=True):
+        for rank in range(max(key.rank for key in KEYS), 0, -1):
             if sum(len(key.key) + len(key.label) + 3 for key, _ in chosen) - 2 <= width:
                 break
             chosen = [(key, can) for key, can in chosen if key.rank < rank]
-        text, self._places = Text(no_wrap=True), []
+        text, self._places = Text(), []
         for key, can in chosen:
             label = "resume" if key.action == "pause" and paused else key.label
             text.append(key.key, f"bold {look.BLUE}" if can else look.FAINT)

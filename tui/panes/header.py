@@ -18,7 +18,7 @@ BAR = 16
 
 
 class Header(Words):
-    DEFAULT_CSS: ClassVar[str] = "Header { height: 2; background: $panel; padding: 0 1; }"
+    DEFAULT_CSS: ClassVar[str] = "Header { height: 2; background: $panel; padding: 0 1; text-wrap: nowrap; }"
 
     def show(self, view: View) -> None:
         width = self.size.width
@@ -29,9 +29,11 @@ class Header(Words):
 def first_line(view: View, width: int) -> Text:
     state = view.state
     mode = words.mode_word(state, connected=view.connected)
+    if mode == "CONNECTING" and view.missing:
+        mode = "NO ENGINE"
     left = Text.assemble((f" {mode} ", look.MODE_STYLES[mode]), "  ")
-    if mode == "NO ENGINE" or (mode == "CONNECTING" and view.missing):
-        left.append(view.missing or "the engine is gone; what stands here is the last it said", look.RED)
+    if mode == "NO ENGINE":
+        left.append(view.missing, look.RED)
     else:
         left.append(words.activity(state, view.step, view.now()), f"bold {look.INK}")
     share = words.share_spent(state, view.step)
@@ -40,7 +42,7 @@ def first_line(view: View, width: int) -> Text:
     if best is not None:
         right.append("best ", look.FAINT).append(words.value(best.value), f"bold {look.GREEN}")
         right.append(f" {words.name(best.number)}", look.FAINT)
-    elif state.seq:
+    elif state.current is not None:
         right.append("no best yet: the baseline is being measured", look.FAINT)
     fuller = right.copy()
     if gain is not None and best is not None and best.number > 0:

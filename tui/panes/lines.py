@@ -20,7 +20,7 @@ SIDEWAYS = 8
 
 
 class Lines(Widget, can_focus=True):
-    """Lines of text; those wider than the widget are wrapped, or cut off where `wrap` is false."""
+    """Lines of text; those wider than the widget are cut off, or wrapped where `wrap` is set and they allow it."""
 
     DEFAULT_CSS = "Lines { height: 1fr; }"
 
@@ -70,11 +70,12 @@ class Lines(Widget, can_focus=True):
         """All of it, for tests and for copying."""
         return "\n".join(text.plain for text in self._texts)
 
-    def set(self, texts: Sequence[Text]) -> None:
-        """Show these lines instead, from the first one on, or from the last where it follows."""
+    def set(self, texts: Sequence[Text], *, stay: bool = False) -> None:
+        """Show these lines instead, from the first one on, or from the last where it follows; `stay`: from here."""
         self._texts, self._strips, self._heights = [], [], []
-        self._top = self._left = 0
-        self._at_end = self.follows
+        if not stay:
+            self._top = self._left = 0
+            self._at_end = self.follows
         self.write(texts)
 
     def write(self, texts: Iterable[Text], *, replacing: int = 0) -> None:
@@ -140,7 +141,8 @@ class Lines(Widget, can_focus=True):
 
     def _strips_of(self, text: Text) -> list[Strip]:
         console = self.app.console
-        lines = text.wrap(console, self._wrapped_to) if self._wrap and self._wrapped_to else [text]
+        wraps = self._wrap and self._wrapped_to and not text.no_wrap
+        lines = text.wrap(console, self._wrapped_to) if wraps else [text]
         # Text.render leaves the text's own style out where no part of it has another one.
         style = console.get_style(text.style)
         return [Strip(Segment.apply_style(line.render(console), style)) for line in lines] or [Strip([])]

@@ -25,7 +25,7 @@ class LogPane(Pane):
         self._empty = True
 
     def compose(self) -> ComposeResult:
-        yield Lines(keep=LINES_KEPT)
+        yield Lines(wrap=True, keep=LINES_KEPT)
 
     @property
     def target(self) -> Lines:
@@ -46,6 +46,7 @@ class LogPane(Pane):
 
 
 def _styled(line: Line) -> Text:
-    if line.kind == "engine":
-        return Text(line.text, look.BLUE if "warning" not in line.text else look.AMBER)
-    return Text(words.clean(line.text))
+    """The engine's lines are wrapped; a script lays its own out, and they are cut off."""
+    if line.kind == "output":
+        return Text(words.clean(line.text), no_wrap=True)
+    return Text(line.text, look.AMBER if line.kind == "warning" else look.BLUE)

@@ -25,7 +25,7 @@ class MachinePane(Pane, can_focus=True):
     label = "machine"
 
     DEFAULT_CSS = """
-    MachinePane Words { height: 1fr; }
+    MachinePane Words { height: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }
     """
 
     def compose(self) -> ComposeResult:
@@ -111,7 +111,7 @@ def _host(latest: Machine, past: Sequence[Machine], width: int) -> list[Text]:
 
 def _line(label: str, reading: str, rest: Text) -> Text:
     shown = f"{reading:>{READING - 2}}  " if reading else ""
-    return Text.assemble((f"{label:<{LABEL}}", look.FAINT), (shown, f"bold {look.INK}"), rest, no_wrap=True)
+    return Text.assemble((f"{label:<{LABEL}}", look.FAINT), (shown, f"bold {look.INK}"), rest)
 
 
 def _room(width: int) -> int:
@@ -134,7 +134,7 @@ def _history(
 
 def readings_in_short(step: Step | None, latest: Machine | None) -> Text:
     """The same in one line, for screens that have no room for the pane."""
-    text = Text(no_wrap=True)
+    text = Text()
     if latest is not None:
         for index, device in enumerate(latest.devices[:2]):
             text.append(f"gpu {index} ", look.FAINT).append(words.percent(device.utilisation), look.INK).append("  ")

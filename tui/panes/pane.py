@@ -26,7 +26,7 @@ class Words(Static):
 
     def say(self, text: Text, *, layout: bool = False) -> None:
         """`layout`: the number of lines may have changed."""
-        if text != self.said or text.spans != self.said.spans:
+        if text != self.said or text.style != self.said.style:
             self.said = text
             self.update(text, layout=layout)
 
@@ -58,6 +58,7 @@ class Pane(Vertical):
     def __init__(self) -> None:
         super().__init__(id=f"pane-{self.number}")
         self.stale = True
+        self._titles = ("", "")
 
     def compose(self) -> ComposeResult:
         yield from ()
@@ -71,13 +72,15 @@ class Pane(Vertical):
 
     def entitle(self, title: str) -> None:
         """Put `title`, foreign or not, into the frame behind the pane's number."""
-        titled = Text(f"{self.number} {title}")
-        if self.border_title != titled.plain:
-            self.border_title = titled
+        self._set_titles(f"{self.number} {title}", self._titles[1])
 
     def subtitle(self, words: str) -> None:
-        if self.border_subtitle != words:
-            self.border_subtitle = Text(words)
+        self._set_titles(self._titles[0], words)
+
+    def _set_titles(self, above: str, below: str) -> None:
+        if (above, below) != self._titles:
+            self._titles = above, below
+            self.border_title, self.border_subtitle = Text(above), Text(below)
 
     @property
     def target(self) -> Widget:

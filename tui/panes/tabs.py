@@ -16,7 +16,7 @@ from tui.view import View
 
 
 class Tabs(Words):
-    DEFAULT_CSS: ClassVar[str] = "Tabs { height: 1; padding: 0 1; }"
+    DEFAULT_CSS: ClassVar[str] = "Tabs { height: 1; padding: 0 1; text-wrap: nowrap; }"
 
     class Clicked(Message):
         def __init__(self, number: int) -> None:
@@ -28,7 +28,7 @@ class Tabs(Words):
         self._ends: list[tuple[int, int]] = []
 
     def show(self, panes: Sequence[Pane], current: int) -> None:
-        text, self._ends = Text(no_wrap=True), []
+        text, self._ends = Text(), []
         for pane in panes:
             here = pane.number == current
             text.append(f" {pane.number} {pane.label} ", f"reverse {look.BLUE}" if here else look.FAINT)
@@ -43,12 +43,12 @@ class Tabs(Words):
 
 
 class Summary(Words):
-    DEFAULT_CSS: ClassVar[str] = "Summary { height: 2; padding: 0 1; }"
+    DEFAULT_CSS: ClassVar[str] = "Summary { height: 2; padding: 0 1; text-wrap: nowrap; }"
 
     def show(self, view: View) -> None:
         room = max(8, self.size.width // 3)
         state, step = view.state, view.step
-        first = Text(no_wrap=True)
+        first = Text()
         values = [e.value for e in state.experiments if e.verdict == "keep" and e.value is not None]
         if values:
             first.append(f"{words.unit(state.metric)} ", look.FAINT).append(look.spark(values, room), look.GREEN)

@@ -58,11 +58,12 @@ class Cockpit(Screen[None]):
                 ("question_mark", "help"),
                 ("q", "detach"),
                 ("Q", "stop"),
-                ("tab", "next_pane"),
-                ("shift+tab", "previous_pane"),
             )
         ),
-        *(Binding(str(number), f"pane({number})", show=False) for number in range(1, 7)),
+        # With priority, so that a key typed right after them goes to the pane that they went to.
+        Binding("tab", "turn(1)", show=False, priority=True),
+        Binding("shift+tab", "turn(-1)", show=False, priority=True),
+        *(Binding(str(number), f"pane({number})", show=False, priority=True) for number in range(1, 7)),
     ]
 
     class Given(Message):
@@ -127,14 +128,17 @@ class Cockpit(Screen[None]):
         with self.app.batch_update():
             self.query_one(Header).show(self._view)
             for pane in self._panes:
-                if pane.stale and pane.size.area:
+                if pane.stale and pane.is_on_screen:
                     pane.stale = False
                     pane.show(self._view)
             if self._compact:
                 self.query_one(Tabs).show(self._panes, self._current)
                 self.query_one(Summary).show(self._view)
-            usable = [self._refusal(key.action) is None for key in keys.KEYS]
-            self.query_one(Footer).show(usable, paused=self._view.state.mode == "paused")
+            self._show_keys()
+
+    def _show_keys(self) -> None:
+        usable = [self._refusal(key.action) is None for key in keys.KEYS]
+        self.query_one(Footer).show(usable, paused=self._view.state.mode == "paused")
 
     def on_resize(self, event: events.Resize) -> None:
         # The panes have their new sizes only after the layout.
@@ -159,11 +163,18 @@ class Cockpit(Screen[None]):
 
     def _go_to(self, number: int) -> None:
         self._set_current(number)
-        # A pane that was hidden takes the focus only once it is laid out.
-        self.call_after_refresh(self._panes[number - 1].target.focus)
+        target = self._panes[number - 1].target
+        if target.is_on_screen:
+            self.set_focus(target)
+        else:
+            # A pane that was hidden takes the focus only once it is laid out.
+            self.call_after_refresh(self.set_focus, target)
 
     def action_pane(self, number: int) -> None:
         self._go_to(number)
+
+    def action_turn(self, by: int) -> None:
+        self._go_to((self._current - 1 + by) % 6 + 1)
 
     def _refusal(self, action: str) -> str | None:
         return keys.refusal(
@@ -196,7 +207,7 @@ class Cockpit(Screen[None]):
 
     @on(ExperimentsPane.Pointed)
     def _pointed(self) -> None:
-        self._draw()
+        self._show_keys()
 
     def _act_pause(self) -> None:
         paused = self._view.state.mode == "paused"
@@ -312,10 +323,7 @@ class Cockpit(Screen[None]):
         self.post_message(self.Detached())
 
     def _act_next_pane(self) -> None:
-        self._go_to(self._current % 6 + 1)
-
-    def _act_previous_pane(self) -> None:
-        self._go_to((self._current - 2) % 6 + 1)
+        self.action_turn(1)
 
 
 def _measured(experiment: Experiment) -> float | None:

@@ -16,9 +16,12 @@ from tui.screens.ask import key_line
 from tui.screens.page import Page
 from tui.view import Line
 
-Fetch = Callable[[int, Artifact], Awaitable[str]]
+Fetch = Callable[[int, Artifact], Awaitable[str | None]]
+"""Gives a file's text, "" where there is none yet, None where no engine answers."""
 
 LOG_LINES = 200
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at whether the experiment has moved on."""
 
 
 class ExperimentPage(Page):
@@ -30,30 +33,43 @@ class ExperimentPage(Page):
     def __init__(self, number: int, *, state: Callable[[], StudyState], fetch: Fetch) -> None:
         super().__init__()
         self._number, self._state, self._fetch = number, state, fetch
+        self._shown: Experiment | None = None
 
     def on_mount(self) -> None:
         self._load()
+        self.set_interval(LOOK_AGAIN, self._load)
 
     def action_go(self, direction: int) -> None:
         self._number = max(0, min(len(self._state().experiments) - 1, self._number + direction))
         self._load()
 
     def _load(self) -> None:
-        self.run_worker(self._fill(self._number), group="page", exclusive=True)
+        experiments = self._state().experiments
+        if self._number < len(experiments) and experiments[self._number] != self._shown:
+            stay = self._shown is not None and self._shown.number == self._number
+            self._shown = experiments[self._number]
+            self.run_worker(self._fill(self._shown, stay=stay), group="page", exclusive=True)
 
-    async def _fill(self, number: int) -> None:
-        experiment = self._state().experiments[number]
+    async def _fill(self, experiment: Experiment, *, stay: bool) -> None:
+        number = experiment.number
         keys = key_line(("up/down", "scroll"), ("left/right", "experiment before/after"), ("escape", "back"))
         title = f"experiment {words.name(number)} · {words.status(experiment)}"
-        facts = fact_lines(experiment, self._state())
-        self.fill(title, facts, keys)
+        state = self._state()
+        texts = fact_lines(experiment, state)
+        if not stay:
+            self.fill(title, texts, keys)
         diff, reasoning, log = [await self._fetch(number, artifact) for artifact in ("diff", "reasoning", "log")]
-        texts = [*facts, *_section("diff"), *(diffs.drawn(diff) or [_none("it changes nothing")])]
-        said = [styled(Line("text", line)) for line in reasoning.splitlines()]
-        texts += [*_section("reasoning"), *(said or [_none("nothing was said")])]
+        if diff is None or reasoning is None or log is None:
+            where = f".labtop/{words.one_line(state.tag)}/experiments/{words.name(number)}/"
+            said = f"no engine answers; diff, reasoning and log are in {where}"
+            self.fill(title, [*texts, Text(), Text(said, look.AMBER)], keys, stay=stay)
+            return
+        texts += [*_section("diff"), *(diffs.drawn(diff) or [_none("it changes nothing")])]
+        spoken = [styled(Line("text", line)) for line in reasoning.splitlines()]
+        texts += [*_section("reasoning"), *(spoken or [_none("nothing was said")])]
         printed = [Text(words.clean(line), look.INK) for line in log.splitlines() if line.strip()][-LOG_LINES:]
         texts += [*_section("end of the log"), *(printed or [_none("nothing was printed")])]
-        self.fill(title, texts, keys)
+        self.fill(title, texts, keys, stay=stay)
 
 
 def fact_lines(experiment: Experiment, state: StudyState) -> list[Text]:

@@ -28,10 +28,11 @@ class Page(Screen[None]):
         yield Lines(wrap=True, follow=False)
         yield Words(id="keys")
 
-    def fill(self, title: str, texts: Sequence[Text], keys: Text) -> None:
+    def fill(self, title: str, texts: Sequence[Text], keys: Text, *, stay: bool = False) -> None:
+        """`stay`: the same page, of which a person may read the middle."""
         self.query_one("#title", Words).say(Text(title, f"bold {look.INK}"))
         self.query_one("#keys", Words).say(keys)
-        self.query_one(Lines).set(texts)
+        self.query_one(Lines).set(texts, stay=stay)
 
     def action_leave(self) -> None:
         self.dismiss(None)

@@ -58,7 +58,7 @@ class ProgramEditor(Screen[bool]):
         Binding("ctrl+s", "save", show=False, priority=True),
         Binding("ctrl+o", "overwrite", show=False, priority=True),
         Binding("ctrl+l", "load", show=False, priority=True),
-        Binding("escape", "leave", show=False, priority=True),
+        Binding("escape,ctrl+q", "leave", show=False, priority=True),
     ]
 
     def __init__(self, path: Path, text: str) -> None:

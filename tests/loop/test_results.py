@@ -1,0 +1,104 @@
+"""results.tsv as other tools read it, whatever an agent writes into a description."""
+
+import csv
+
+import pytest
+
+from loop import events as ev
+from loop import results
+from loop.events import Record
+from loop.state import fold
+
+HOSTILE = 'a\tb\nc\r\nd\x0be\x0cf\x1cg\x85h\u2028i "quoted" ü 🐢  '
+
+
+def study(*events, metric="val_bpb"):
+    opened = ev.StudyOpened(
+        tag="t", branch="labtop/t", base="b" * 40, metric=metric, direction="minimize", budget=20, device="cpu",
+        command="python train.py",
+    )  # fmt: skip
+    return fold(Record(seq=n, time=float(n), event=event) for n, event in enumerate((opened, *events), 1))
+
+
+def experiment(number, *, value=None, verdict="keep", summary={}, hypothesis="idea", **decided):  # noqa: B006
+    yield ev.ProposalStarted(number=number, base="b" * 40, agent="search", spec=1)
+    yield ev.Proposed(number=number, commit=f"{number:x}" * 40, hypothesis=hypothesis)
+    yield ev.TrialStarted(number=number, trial=1, device="cpu", seed=1, budget=20)
+    outcome = "crash" if value is None else "ok"
+    yield ev.TrialFinished(
+        number=number, trial=1, outcome=outcome, value=value, summary=summary, wall_seconds=2.54
+    )  # fmt: skip
+    yield ev.Decided(number=number, verdict=verdict, value=value, **{"reason": "because", **decided})
+
+
+def table(state):
+    header, *rows = [line.split("\t") for line in results.render(state).removesuffix("\n").split("\n")]
+    assert all(len(row) == len(header) for row in rows)
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def test_the_first_five_columns_are_the_ecosystems_to_the_letter():
+    state = study(*experiment(0, value=1.23456789, summary={"peak_vram_mb": 1536.0}, hypothesis="the baseline"))
+    header, row = results.render(state).splitlines()
+    assert header.split("\t")[:5] == ["commit", "val_bpb", "memory_gb", "status", "description"]
+    assert row.split("\t")[:5] == ["0000000", "1.234568", "1.5", "keep", "the baseline"]
+
+
+def test_the_value_column_has_the_metrics_name():
+    assert list(table(study(*experiment(0, value=1.0), metric="loss"))[0])[1] == "loss"
+
+
+def test_a_study_without_a_verdict_is_a_header():
+    under_way = list(experiment(0, value=1.0))[:-1]
+    for events in ([], under_way[:1], under_way):
+        assert results.render(study(*events)).count("\n") == 1
+
+
+@pytest.mark.parametrize("text", [HOSTILE, "\t\n", "", '"', "=cmd()"])
+def test_what_stands_in_a_description_or_reason_breaks_no_row(tmp_path, text):
+    path = tmp_path / "results.tsv"
+    results.write(path, study(*experiment(0, value=1.0, hypothesis=text, reason=text), *experiment(1, value=0.9)))
+    raw = path.read_bytes()
+    assert raw.count(b"\n") == 3 and len(path.read_text().splitlines()) == 3
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    assert [row["number"] for row in rows] == ["0", "1"]
+    assert rows[0]["description"] == rows[0]["reason"] == " ".join(text.split())
+
+
+def test_a_crash_reads_as_zeros_and_says_why():
+    state = study(*experiment(0, value=1.0), *experiment(1, verdict="crash", reason="out of memory"))
+    row = table(state)[1]
+    assert (row["val_bpb"], row["memory_gb"], row["status"], row["reason"]) == (
+        "0.000000", "0.0", "crash", "out of memory",
+    )  # fmt: skip
+    assert row["delta"] == ""
+
+
+def test_what_never_ran_has_no_commit_and_no_seconds():
+    rejected = ev.Decided(number=0, verdict="reject", reason="no", by="person")
+    state = study(ev.ProposalStarted(number=0, base="b" * 40, agent="search", spec=3), rejected)
+    (row,) = table(state)
+    assert (row["commit"], row["seconds"], row["by"], row["spec"]) == ("-------", "0.0", "person", "3")
+
+
+def test_the_further_columns_tell_the_rest():
+    row = table(study(*experiment(0, value=1.0, delta=-0.25)))[0]
+    assert (row["number"], row["delta"], row["seconds"], row["by"]) == ("0", "-0.250000", "2.5", "judge")
+
+
+def test_a_verdict_that_a_person_overturns_is_the_one_that_stands():
+    again = ev.Decided(number=0, verdict="keep", reason="I want it", by="person", value=1.0)
+    (row,) = table(study(*experiment(0, value=1.0, verdict="discard"), again))
+    assert (row["status"], row["reason"], row["by"]) == ("keep", "I want it", "person")
+
+
+def test_writing_again_replaces_the_table_and_leaves_nothing_beside_it(tmp_path):
+    path = tmp_path / "results.tsv"
+    results.write(path, study(*experiment(0, value=1.0)))
+    with path.open() as reader:
+        first = path.read_text()
+        results.write(path, study(*experiment(0, value=1.0), *experiment(1, value=0.9)))
+        assert reader.read() == first, "who reads the old table reads it to its end"
+    assert len(path.read_text().splitlines()) == 3
+    assert [file.name for file in tmp_path.iterdir()] == ["results.tsv"]
