@@ -66,7 +66,7 @@ def load(root: Path) -> Config:
     if source is None:
         raise ConfigError(f"{root} has no [tool.labtop] in a pyproject.toml, and no labtop.toml")
     path, section = source
-    text = path.read_text(encoding="utf-8")
+    text = _read(path)
     table = _table(path, section, text)
     names = Config.__struct_fields__
     for key in table:
@@ -91,8 +91,8 @@ def load(root: Path) -> Config:
         value = getattr(config, key)
         if value is not None and not 0 < value < float("inf"):
             raise refuse(key, f"a number of seconds above 0 is wanted, not {value}")
-    if config.margin < 0:
-        raise refuse("margin", "it cannot be below 0")
+    if not 0 <= config.margin < float("inf"):
+        raise refuse("margin", f"a number of at least 0 is wanted, not {config.margin}")
     if config.max_failures < 1:
         raise refuse("max_failures", "at least 1 is wanted")
     if not config.command.strip():
@@ -103,6 +103,8 @@ def load(root: Path) -> Config:
         for name in files:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise refuse(key, f"{name} must be a path inside the study")
+            if name and name != str(PurePosixPath(name)):
+                raise refuse(key, f"{name} must be written {PurePosixPath(name)}")
             if not (root / name).is_file():
                 raise refuse(key, f"there is no file {name}")
     if both := set(config.editable) & {*config.frozen, config.program}:
@@ -127,9 +129,16 @@ def _source(root: Path) -> tuple[Path, str] | None:
     if (own := root / "labtop.toml").is_file():
         return own, ""
     shared = root / "pyproject.toml"
-    if shared.is_file() and re.search(r"^\s*\[tool\.labtop[\].]", shared.read_text(encoding="utf-8"), re.MULTILINE):
+    if shared.is_file() and re.search(r"^\s*\[tool\.labtop[\].]", _read(shared), re.MULTILINE):
         return shared, "tool.labtop"
     return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path.name}: it is no UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
 def _table(path: Path, section: str, text: str) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from loop.events import Change
 
 Value = int | float | bool | str
 
+_UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""What ast.parse raises: the last two where an expression is nested too deeply."""
 _OPTIONS = re.compile(r"one of:\s*(.+?)\s*(?:—|$)")
 _RANGE = re.compile(r"([-+\d.e]+)\s*\.\.\s*([-+\d.e]+)\s*(\(log\))?", re.IGNORECASE)
 
@@ -44,7 +46,7 @@ def find_constants(source: str, device: str = "cpu") -> list[Constant]:
     """
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError):
+    except _UNREADABLE:
         return []
     raw = source.encode()
     starts = [0]
@@ -102,7 +104,7 @@ def parse(text: str) -> Value | None:
     """The value of a literal as written, or None where it is none that can be searched."""
     try:
         return _literal(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, ValueError):
+    except _UNREADABLE:
         return None
 
 
@@ -118,14 +120,22 @@ def _entry_for(device: str, node: ast.expr) -> ast.expr | None:
 
 def _literal(node: ast.expr) -> Value | None:
     """The value of a literal or of arithmetic on numbers, such as `-1` or `2**14`; None for anything else."""
+    try:
+        value = _value(node)
+    except (ArithmeticError, RecursionError):
+        return None
+    return value if isinstance(value, Value) else None
+
+
+def _value(node: ast.expr) -> object:
     match node:
         case ast.Constant(value=bool() | int() | float() | str() as value):
             return value
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            inner = _literal(operand)
+            inner = _value(operand)
             return -inner if isinstance(inner, int | float) else None
         case ast.BinOp(left=left, op=operator, right=right):
-            a, b = _literal(left), _literal(right)
+            a, b = _value(left), _value(right)
             if isinstance(a, int | float) and isinstance(b, int | float):
                 match operator:
                     case ast.Mult():

@@ -59,6 +59,8 @@ class Engine:
     ) -> None:
         self.study = study
         self.state = fold(journal.records)
+        self.holding = False
+        """Whether it stands at a gate and waits for a person; after a pause it first ends what it is at."""
         self._journal = journal
         self._workspace = workspace
         self._agent = agent
@@ -227,7 +229,9 @@ class Engine:
         if self.state.mode == "running" or self.state.steps:
             return False
         self._wake.clear()
+        self.holding = True
         await self._wake.wait()
+        self.holding = False
         return True
 
     async def _advance(self) -> None:

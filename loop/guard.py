@@ -42,6 +42,8 @@ def check(
             except (SyntaxError, ValueError) as error:
                 line = getattr(error, "lineno", None) or 1
                 raise Refused(f"{path}, line {line}: {getattr(error, 'msg', error)}") from None
+            except (RecursionError, MemoryError):
+                raise Refused(f"{path} holds an expression that is too deeply nested for Python") from None
     if (earlier := tried.get(fingerprint({**old, **changed}))) is not None:
         raise Refused(f"this repeats experiment {earlier}; propose something that was not tried")
 
@@ -58,7 +60,7 @@ def _normal_form(path: str, text: str) -> str:
     if path.endswith(".py"):
         try:
             return ast.dump(_Fold().visit(ast.parse(text)))
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
             pass  # Then its text is all there is to compare.
     return text
 
@@ -79,6 +81,9 @@ class _Fold(ast.NodeTransformer):
                 op=ast.Pow() | ast.Mult() as operator,
                 right=ast.Constant(value=int() | float() as b),
             ) if abs(a) <= 2**20 and abs(b) <= 64:
-                value = a**b if isinstance(operator, ast.Pow) else a * b
+                try:
+                    value = a**b if isinstance(operator, ast.Pow) else a * b
+                except ArithmeticError:
+                    return node
                 return self.visit_Constant(ast.copy_location(ast.Constant(value), node))
         return node

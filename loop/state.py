@@ -98,6 +98,7 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
     agent: str = ""
     engine_pid: int = 0
     engine_host: str = ""
+    engine_started: float = 0.0
     mode: Mode = "stopped"
     mode_reason: str = ""
     steps: int = 0
@@ -167,6 +168,7 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
                 self.device, self.command, self.opened = event.device, event.command, record.time
             case ev.EngineStarted():
                 self.agent, self.engine_pid, self.engine_host = event.agent, event.pid, event.host
+                self.engine_started = record.time
                 self.mode, self.mode_reason, self.steps = "running", "", 0
                 self.failures, self.last_failure, self.retry_at = 0, "", None
                 self.limit = None if event.experiments is None else self.tried + event.experiments

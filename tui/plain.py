@@ -32,13 +32,12 @@ async def watch(socket: Path, *, out: TextIO | None = None) -> int:
     """
     out = out or sys.stdout
     client = await Client.connect(socket)
-    told, failed, already = time.monotonic(), False, 0
+    told, failed = time.monotonic(), False
     try:
         async for update in client.updates():
             said = None
             match update:
                 case Snapshot(state=state):
-                    already = len(state.experiments)
                     said = opening(state) if state.mode != "stopped" else None
                 case Recorded(record=record):
                     said = line(record, client.state)
@@ -61,7 +60,7 @@ async def watch(socket: Path, *, out: TextIO | None = None) -> int:
     if client.state.mode != "stopped":
         print("the engine is gone without a word; `labtop run` goes on where it was", file=out)
         return 1
-    print(f"\n{summary(client.state, since=already)}", file=out, flush=True)
+    print(f"\n{summary(client.state)}", file=out, flush=True)
     return 1 if failed else 0
 
 
@@ -117,11 +116,12 @@ def _progress(step: Step) -> str:
     return f"{words.clock(time.time())} {words.name(step.number)} at{far} step {step.step}, loss {step.loss:.4f}"
 
 
-def summary(state: StudyState, *, since: int = 0) -> str:
+def summary(state: StudyState) -> str:
     """How the study stands at its end: baseline, best, gain, and what became of each proposal."""
-    run = [experiment for experiment in state.experiments[since:] if experiment.agent != BASELINE]
+    tried = [experiment for experiment in state.experiments if experiment.agent != BASELINE and experiment.verdict]
+    run = [experiment for experiment in tried if experiment.started >= state.engine_started]
     rows = [("study", f"{state.tag}: {words.one_line(state.mode_reason)}"), *_standing(state)]
-    if since and run:
+    if 0 < len(run) < len(tried):
         kept = sum(experiment.verdict == "keep" for experiment in run)
         rows.append(("this run", f"{len(run)} experiments, {kept} kept"))
     if state.best is not None:

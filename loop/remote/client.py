@@ -66,7 +66,8 @@ class Client:
     async def close(self) -> None:
         self._reading.cancel()
         self._writer.close()
-        with contextlib.suppress(asyncio.CancelledError, OSError):
+        # What an engine of another version said ended the reading; to hang up is all that is left.
+        with contextlib.suppress(asyncio.CancelledError, OSError, msgspec.DecodeError):
             await self._reading
             await self._writer.wait_closed()
 

@@ -33,6 +33,8 @@ from loop.remote import wire
 
 QUEUE = 4096
 """Frames a viewer may fall behind before it is sent a snapshot instead."""
+STEPS = 4000
+"""Points of a curve that a viewer who comes late is sent."""
 
 
 class Backlog:
@@ -42,6 +44,8 @@ class Backlog:
         self._words: deque[AgentDelta] = deque(maxlen=2000)
         self._diff: DraftDiff | None = None
         self._steps: list[Step] = []
+        self._latest: Step | None = None
+        self._seen, self._stride = 0, 1
         self._lines: deque[LogLines] = deque(maxlen=50)
         self._machine: deque[Machine] = deque(maxlen=120)
 
@@ -52,16 +56,20 @@ class Backlog:
                 self._diff = None
             case Record(event=TrialStarted()):
                 self._steps.clear()
+                self._latest, self._seen, self._stride = None, 0, 1
                 self._lines.clear()
             case AgentDelta():
                 self._words.append(message)
             case DraftDiff():
                 self._diff = message
             case Step():
-                self._steps.append(message)
-                if len(self._steps) > 4000:
-                    # Half the points make the same curve.
-                    del self._steps[:-1:2]
+                if self._seen % self._stride == 0:
+                    self._steps.append(message)
+                self._latest, self._seen = message, self._seen + 1
+                if len(self._steps) > STEPS:
+                    # Half the points make the same curve, as long as they are as far apart everywhere.
+                    del self._steps[1::2]
+                    self._stride *= 2
             case LogLines():
                 self._lines.append(message)
             case Machine():
@@ -69,7 +77,8 @@ class Backlog:
 
     def messages(self) -> tuple[AgentDelta | DraftDiff | Step | LogLines | Machine, ...]:
         diff = () if self._diff is None else (self._diff,)
-        return (*self._words, *diff, *self._steps, *self._lines, *self._machine)
+        end = () if self._latest is None or self._latest is self._steps[-1] else (self._latest,)
+        return (*self._words, *diff, *self._steps, *end, *self._lines, *self._machine)
 
 
 class Server:
@@ -165,12 +174,16 @@ class Server:
                 task.add_done_callback(asking.discard)
 
     async def _answer(self, request: wire.Act | wire.Fetch, viewer: _Viewer) -> None:
-        if isinstance(request, wire.Act):
-            reply = await self._engine.do(request.command)
-            answer = wire.Answer(id=request.id, ok=reply.ok, text=reply.text)
-        else:
-            text = await asyncio.to_thread(self._fetch, request)
-            answer = wire.Answer(id=request.id, ok=text is not None, text=text or "")
+        try:
+            if isinstance(request, wire.Act):
+                reply = await self._engine.do(request.command)
+                answer = wire.Answer(id=request.id, ok=reply.ok, text=reply.text)
+            else:
+                text = await asyncio.to_thread(self._fetch, request)
+                answer = wire.Answer(id=request.id, ok=text is not None, text=text or "")
+        except Exception as error:
+            # A full disk, above all: whoever asked would wait for ever.
+            answer = wire.Answer(id=request.id, ok=False, text=f"the engine could not: {error}")
         viewer.answer(wire.encode(answer))
 
     def _fetch(self, request: wire.Fetch) -> str | None:

@@ -32,7 +32,16 @@ def test_defaults_are_sensible(root):
         ('budget = "long"', "labtop.toml:3: budget = 'long'"),
         ("budget = -1", "labtop.toml:3: budget: a number of seconds above 0"),
         ("timeout = inf", "labtop.toml:3: timeout"),
+        ("timeout = 0", "labtop.toml:3: timeout"),
         ("margin = -0.1", "labtop.toml:3: margin"),
+        ("margin = nan", "labtop.toml:3: margin"),
+        ("margin = inf", "labtop.toml:3: margin"),
+        ("budget = nan", "labtop.toml:3: budget"),
+        ("seed = 1.5", "labtop.toml:3: seed = 1.5"),
+        ("environment.A = 1", "labtop.toml:3: environment"),
+        ("[enviroment]", "labtop.toml:3: unknown key 'enviroment'; did you mean 'environment'?"),
+        ('frozen = ["./train.py"]', "labtop.toml:3: frozen: ./train.py must be written train.py"),
+        ('frozen = ["a/../../train.py"]', "labtop.toml:3: frozen: a/../../train.py must be a path inside the study"),
         ("max_failures = 0", "labtop.toml:3: max_failures"),
         ('direction = "up"', "labtop.toml:3: direction = 'up'"),
         ('program = "gone.md"', "labtop.toml:3: program: there is no file gone.md"),
@@ -90,3 +99,41 @@ def test_a_tag_that_names_no_branch_is_refused(tag):
 
 def test_tags_are_days():
     assert check_tag(default_tag(date(2026, 11, 3))) == "nov03"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('editable = ["./program.md"]', "labtop.toml:2: editable: ./program.md must be written program.md"),
+        ('editable = ["program.md"]', "labtop.toml:2: editable: program.md cannot be editable and frozen"),
+        ('editable = ["/train.py"]', "labtop.toml:2: editable: /train.py must be a path inside the study"),
+        ('editable = ["train.py", "gone.py"]', "labtop.toml:2: editable: there is no file gone.py"),
+        ("editable = []", "labtop.toml:2: editable: at least one file"),
+        ('editable = "train.py"', "labtop.toml:2: editable = 'train.py'"),
+    ],
+)
+def test_no_frozen_or_foreign_file_can_be_edited(root, line, said):
+    (root / "labtop.toml").write_text(f"command = 'x'\n{line}\n")
+    with pytest.raises(ConfigError) as error:
+        load(root)
+    assert str(error.value).startswith(said)
+
+
+def test_the_line_is_the_one_in_its_own_table(root):
+    text = f"[tool.other]\nbuget = 1\n\n[tool.labtop]\n{GOOD}buget = 2\n\n[tool.last]\nbuget = 3\n"
+    (root / "pyproject.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"pyproject\.toml:7: unknown key 'buget'"):
+        load(root)
+
+
+@pytest.mark.parametrize("name", ["labtop.toml", "pyproject.toml"])
+def test_a_file_that_is_no_text_is_named(root, name):
+    (root / name).write_bytes(b"[tool.labtop]\n# \xff\n")
+    with pytest.raises(ConfigError, match=f"{name}: .*UTF-8"):
+        load(root)
+
+
+def test_an_empty_command_is_refused(root):
+    (root / "labtop.toml").write_text(GOOD.replace("python train.py", " "))
+    with pytest.raises(ConfigError, match=r"labtop\.toml:1: command: it is empty"):
+        load(root)

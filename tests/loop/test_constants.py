@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loop.constants import constant_changes, find_constants, literal, parse, set_constants
+from loop.events import Change
 
 SOURCE = '''"""Ä docstring."""
 
@@ -94,6 +95,48 @@ def test_values_are_written_as_a_person_would(value, text):
     assert parse(text) == pytest.approx(value, rel=5e-3)
 
 
+HARD = ["0 ** -1", "1024**64 * 1024**64 * 1.5", "1024**64 * 1024**64 * 1024**64 / 3", "(-8) ** 0.5"]
+HARD += ["-" * 5000 + "1", "-" * 200_000 + "1", " * ".join("1" * 600), " * ".join("1" * 5000)]
+
+
+@pytest.mark.parametrize("text", HARD[:-2])
+def test_arithmetic_without_a_value_is_no_constant(text):
+    assert parse(text) is None
+    assert [constant.name for constant in find_constants(f"DEPTH = 4\nX = {text}\n")] in (["DEPTH"], [])
+
+
+@pytest.mark.parametrize("text", HARD)
+def test_no_file_that_an_agent_can_write_breaks_the_search(text):
+    source = f"DEPTH = 4\nX = {text}\n"
+    find_constants(source)
+    assert constant_changes("DEPTH = 3\n", source) in ((Change("DEPTH", "3", "4"),), ())
+
+
 @pytest.mark.parametrize("text", ["f()", "[1]", "1 +", "", "__import__('os')", "9**9**9**9"])
 def test_what_is_no_literal_is_not_run(text):
     assert parse(text) is None
+
+
+def test_a_comment_that_only_looks_like_a_hint_is_none():
+    for comment in ("one of: yes, no", "1..x", "1e..2", "see 1..3", "one of: "):
+        (constant,) = find_constants(f"DEPTH = 4  # {comment}\n")
+        assert (constant.options, constant.low, constant.high) == ((), None, None), comment
+
+
+def test_the_value_in_use_is_among_the_options_whatever_the_comment_says():
+    (constant,) = find_constants("DEPTH = 4  # one of: 6, 8 — deeper\n")
+    assert constant.options == (4, 6, 8)
+
+
+def test_only_constants_of_both_sides_that_differ_are_changes():
+    old, new = "A = 1\nB = 2\nC = 3\n", "B = 2.5\nA = 1  # same\nD = 4\n"
+    assert constant_changes(old, new) == (Change("B", "2", "2.5"),)
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)
+
+
+@given(TEXT, TEXT, st.integers(), st.integers())
+def test_what_stands_around_a_constant_stays_whatever_it_is(before, behind, old, new):
+    source = f"S = {before!r}\n# {before}\nX = {old}  # {behind}\n\n\ndef f():\n    return {behind!r}\n"
+    assert set_constants(source, {"X": str(new)}) == source.replace(f"\nX = {old}  #", f"\nX = {new}  #")

@@ -106,3 +106,91 @@ def test_results_are_the_ecosystems_table(tmp_path):
     assert [row[3] for row in rows] == ["keep", "keep", "discard", "crash", "reject"]
     assert rows[3][1] == "0.000000"
     assert [path.name for path in tmp_path.iterdir()] == ["results.tsv"]
+
+
+def after(*events):
+    everything = records()
+    new = [Record(seq=n, time=5000.0 + n, event=event) for n, event in enumerate(events, len(everything) + 1)]
+    return fold([*everything, *new])
+
+
+def proposed(number, **more):
+    return ev.Proposed(number=number, commit="5" * 40, hypothesis="idea", **more)
+
+
+def started(trial):
+    return ev.TrialStarted(number=5, trial=trial, device="cpu", seed=trial, budget=20)
+
+
+def test_a_number_that_is_asked_again_begins_anew_and_success_ends_the_run_of_failures():
+    again = ev.ProposalStarted(number=5, base="2" * 40, agent="other", spec=2)
+    state = after(ev.ProposalFailed(number=5, reason="still none"), again)
+    assert len(state.experiments) == 6 and state.failures == 2
+    assert (state.current.base, state.current.agent, state.current.spec) == ("2" * 40, "other", 2)
+    state = after(again, proposed(5))
+    assert (state.failures, state.last_failure, state.retry_at) == (0, "", None)
+
+
+def test_each_trial_is_kept_and_the_latest_one_speaks():
+    lost = ev.TrialFinished(number=5, trial=1, outcome="lost", summary={"peak_vram_mb": 1.0})
+    measured = ev.TrialFinished(number=5, trial=2, outcome="ok", value=1.2, summary={"peak_vram_mb": 512.0})
+    state = after(proposed(5), started(1), lost, started(2), measured)
+    experiment = state.experiments[5]
+    assert [(trial.trial, trial.seed, trial.outcome) for trial in experiment.trials] == [(1, 1, "lost"), (2, 2, "ok")]
+    assert experiment.memory_gb == 0.5 and experiment.stage == "trained" and experiment.trial.value == 1.2
+
+
+def test_a_trial_once_frozen_from_outside_stays_disturbed():
+    frozen = ev.TrialPaused(number=5, trial=1, cooperative=False)
+    asked = ev.TrialPaused(number=5, trial=1, cooperative=True)
+    on = ev.TrialResumed(number=5, trial=1)
+    assert after(proposed(5), started(1), asked).current.trial.paused
+    trial = after(proposed(5), started(1), asked, on).current.trial
+    assert not trial.paused and not trial.disturbed
+    assert after(proposed(5), started(1), frozen, on, asked, on).current.trial.disturbed
+
+
+def test_what_was_rejected_in_training_stays_so_when_its_trial_ends():
+    rejected = ev.Decided(number=5, verdict="reject", reason="no", by="person")
+    state = after(proposed(5), started(1), rejected, ev.TrialFinished(number=5, trial=1, outcome="killed"))
+    assert state.current is None and state.experiments[5].stage == "decided"
+    assert state.experiments[5].verdict == "reject" and state.experiments[5].trial.outcome == "killed"
+
+
+def test_gates_count_down_to_none_and_never_below():
+    state = after(ev.Stepped(gates=2), proposed(5), started(1))
+    assert state.steps == 1 and state.mode == "paused"
+    decided = ev.Decided(number=5, verdict="discard", reason="worse", value=2.0)
+    assert after(ev.Resumed(), proposed(5), started(1), decided).steps == 0
+    assert after(ev.Stepped(gates=3), ev.Resumed()).steps == 0
+
+
+def test_words_go_where_they_belong():
+    state = after(ev.Noted(text="too wide", number=3), ev.Noted(text="think small"))
+    assert state.experiments[3].notes == ("too wide",) and state.notes == ["try less", "think small"]
+
+
+def test_of_warnings_the_latest_are_kept():
+    state = after(*(ev.Warned(text=str(n)) for n in range(60)))
+    assert state.warnings == [str(n) for n in range(10, 60)]
+
+
+def test_a_shallow_copy_of_a_state_does_not_change_with_it():
+    state = after(ev.Warned(text="w"))
+    seen = copy.copy(state)
+    state.apply(Record(seq=99, time=9e3, event=ev.Noted(text="later")))
+    state.apply(Record(seq=100, time=9e3, event=ev.Warned(text="later")))
+    assert seen.notes == ["try less"] and seen.warnings == ["w"]
+
+
+def test_without_a_limit_there_is_none_and_a_stopped_engine_has_no_pid():
+    endless = ev.EngineStarted(pid=8, host="h", agent="search", version="1")
+    assert after(endless).limit is None and after(endless).engine_pid == 8
+    state = after(endless, ev.EngineStopped(reason="asked"))
+    assert (state.mode, state.mode_reason, state.engine_pid) == ("stopped", "asked", 0)
+
+
+def test_before_there_is_a_baseline_there_is_no_gain():
+    state = fold(records()[:5])
+    assert state.gain is None and state.best is None and state.baseline is None and state.tried == 0
+    assert fold([]).current is None

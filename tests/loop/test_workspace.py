@@ -119,3 +119,56 @@ def test_a_lock_that_a_killed_engine_left_does_not_stop_the_next(repository):
     again = Workspace(repository, "t")
     again.advance(experiment(again, 1, "x = 1\n"), again.head())
     assert theirs.exists(), "a lock of the person's own git is none of the engine's"
+
+
+def test_an_experiment_stands_on_its_base_and_shows_as_its_diff(repository):
+    workspace = Workspace(repository, "t")
+    commit = experiment(workspace, 1, "LR = 1\n")
+    assert git(repository, "rev-parse", f"{commit}^") == workspace.head()
+    assert git(repository, "log", "-1", "--format=%an <%ae> %s", commit) == "labtop <labtop@localhost> 0001: x"
+    diff = workspace.diff(workspace.head(), commit)
+    (repository / "out.diff").write_text(diff)
+    git(repository, "apply", "out.diff")
+    assert (repository / "train.py").read_text() == "LR = 1\n"
+
+
+def test_hooks_and_signing_of_the_person_do_not_run(repository, tmp_path):
+    hook = repository / ".git" / "hooks" / "reference-transaction"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/hook-ran\n")
+    hook.chmod(0o755)
+    git(repository, "config", "commit.gpgsign", "true")
+    git(repository, "config", "gpg.program", "/bin/false")
+    workspace = Workspace(repository, "t")
+    workspace.create_branch(workspace.head())
+    workspace.advance(experiment(workspace, 1, "LR = 1\n"), workspace.head())
+    assert not (tmp_path / "hook-ran").exists()
+
+
+def test_it_stays_in_its_repository_whatever_a_hook_left_in_the_environment(repository, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    other.mkdir()
+    git(other, "init", "-q")
+    git(other, "commit", "-q", "--allow-empty", "-m", "other")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "stray-index"))
+    workspace = Workspace(repository, "t")
+    monkeypatch.delenv("GIT_DIR", raising=False)
+    monkeypatch.delenv("GIT_INDEX_FILE", raising=False)
+    assert workspace.head() == git(repository, "rev-parse", "HEAD") != git(other, "rev-parse", "HEAD")
+
+
+def test_two_studies_of_one_repository_do_not_meet(repository):
+    one, two = Workspace(repository, "one"), Workspace(repository, "two")
+    commit = experiment(one, 1, "x = 1\n")
+    one.create_branch(commit)
+    assert two.recorded() == {} and two.branch_head() is None and one.recorded() == {1: commit}
+
+
+def test_a_branch_that_exists_elsewhere_is_not_taken_over(repository):
+    workspace = Workspace(repository, "t")
+    theirs = experiment(workspace, 1, "theirs = 1\n")
+    git(repository, "branch", "labtop/t", theirs)
+    with pytest.raises(WorkspaceError, match=f"is at {theirs}"):
+        workspace.create_branch(workspace.head())
+    assert workspace.branch_head() == theirs

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from loop.events import LogLines, Step
+from loop.trials import local, runner
 from loop.trials.local import LocalTrial, TrialSpec
 
 MEASURE = "print('---'); print('val_bpb: 1.25'); print('peak_vram_mb: 512.0')"
@@ -354,3 +355,80 @@ async def test_a_program_with_arguments_and_blanks_runs_as_a_shell_would_split_i
     spec = bench.spec("import sys\nprint(sys.argv[1:])\n" + MEASURE, command="python train.py --name 'a b' c")
     assert (await follow(await LocalTrial.launch(spec))).outcome == "ok"
     assert shlex.split("--name 'a b' c") == eval(spec.log.read_text().splitlines()[0])
+
+
+LEAPING = """
+import os, sys, time
+sys.path.insert(0, {folder!r})
+import runner
+real, looks = time.monotonic, []
+def monotonic():
+    if not os.path.exists({leap!r}):
+        return real()
+    looks.append(real())
+    if len(looks) == 2:
+        open({seen!r}, "w").close()
+    return looks[-1] + 100_000
+runner.time.monotonic = monotonic
+runner.run(sys.argv[1])
+"""
+
+
+@pytest.fixture
+def a_day_passes(tmp_path, monkeypatch, until):
+    """Call it, and the clock of every runner leaps by more than a day; returns once that was reckoned with."""
+    leap, seen, leaping = tmp_path / "leap", tmp_path / "seen", tmp_path / "leaping.py"
+    leaping.write_text(LEAPING.format(folder=str(Path(runner.__file__).parent), leap=str(leap), seen=str(seen)))
+    monkeypatch.setattr(runner, "__file__", str(leaping))
+
+    async def passes():
+        leap.touch()
+        await until(seen.exists, "the runner looks at its clock")
+
+    return passes
+
+
+@pytest.mark.parametrize("control", ['os.environ["LABTOP_CONTROL"]', '"nowhere"'], ids=["by its clock", "frozen"])
+async def test_a_day_of_pause_is_not_charged_to_the_time_out(bench, until, a_day_passes, control):
+    spec = bench.spec(COOPERATIVE.replace('os.environ["LABTOP_CONTROL"]', control))
+    (spec.source / "nowhere").mkdir()
+    trial = await LocalTrial.launch(spec)
+    following = asyncio.create_task(follow(trial))
+    await until(lambda: said(spec, "loss:"), "it steps")
+    assert await trial.pause() is ("LABTOP" in control)
+    await a_day_passes()
+    await trial.resume()
+    (spec.source / "go").touch()
+    assert ((await following).outcome, trial.result().value) == ("ok", 1.25)
+    assert json.loads((spec.folder / "exit.json").read_text())["paused_seconds"] > 90_000
+
+
+async def test_a_day_of_training_is(bench, until, a_day_passes):
+    spec = bench.spec(COOPERATIVE)
+    trial = await LocalTrial.launch(spec)
+    following = asyncio.create_task(follow(trial))
+    await until(lambda: said(spec, "loss:"), "it steps")
+    await a_day_passes()
+    assert (await following).outcome == "timeout"
+
+
+async def test_a_log_that_fills_the_disk_ends_its_trial(bench, monkeypatch):
+    monkeypatch.setattr(local, "LOG_LIMIT", 2 << 20)
+    result, _ = await bench.run("print('val_bpb: 1.0')\nwhile True: print('x' * 1000)")
+    assert (result.outcome, result.value) == ("crash", None) and "more than 2 MiB" in result.reason
+
+
+async def test_a_trial_is_never_run_twice(bench, until):
+    spec = bench.spec(COOPERATIVE)
+    trial = await LocalTrial.launch(spec)
+    following = asyncio.create_task(follow(trial))
+    await until(lambda: said(spec, "loss:"), "it steps")
+    again = [sys.executable, "-I", "-S", runner.__file__, str(spec.folder)]
+    second = await asyncio.to_thread(subprocess.run, again, capture_output=True, text=True)
+    assert second.returncode and "runs already" in second.stderr
+    (spec.source / "go").touch()
+    assert (await following).outcome == "ok"
+    before = spec.log.read_bytes()
+    third = await asyncio.to_thread(subprocess.run, again, capture_output=True, text=True)
+    assert third.returncode and "was run before" in third.stderr
+    assert spec.log.read_bytes() == before
