@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 from typing import ClassVar
 
-import msgspec
 from textual import on
 from textual.app import App
 from textual.binding import Binding, BindingType
@@ -17,7 +16,7 @@ from textual.binding import Binding, BindingType
 from loop import events as ev
 from loop.commands import AnyCommand
 from loop.events import DraftDiff
-from loop.remote.client import Client, EngineGone, Update
+from loop.remote.client import Client, EngineGone, OtherVersion, Update
 from loop.remote.wire import Artifact, Recorded, Snapshot
 from tui import words
 from tui.look import THEME
@@ -28,7 +27,6 @@ RECONNECT = 2.0
 """Seconds between two looks for an engine where there is none."""
 
 VANISHED = "the engine is gone without a word; `labtop run` starts another, which goes on from here"
-OTHER_VERSION = "the engine is of another version: `labtop stop` ends it, `labtop run` starts one of this version"
 
 
 class LabtopApp(App[str]):
@@ -114,10 +112,10 @@ class LabtopApp(App[str]):
             finally:
                 self._client = None
                 await client.close()
+        except OtherVersion as other:
+            return str(other)
         except EngineGone as gone:
             return f"{gone}; `labtop run` starts one"
-        except msgspec.MsgspecError:
-            return OTHER_VERSION
         return VANISHED
 
     async def _complete(self, update: Update) -> None:

@@ -22,6 +22,10 @@ class EngineGone(ConnectionError):
     """No engine answers on this socket."""
 
 
+class OtherVersion(EngineGone):
+    """What the engine says is none of this version's messages."""
+
+
 class Client:
     """One connection. Open it with `connect`; iterate `updates` to watch; `do` and `fetch` work beside that."""
 
@@ -43,7 +47,10 @@ class Client:
         return cls(reader, writer)
 
     async def updates(self) -> AsyncIterator[Update]:
-        """A `Snapshot` first, then everything as it happens; `state` is current at each. Ends when the engine goes."""
+        """A `Snapshot` first, then everything as it happens; `state` is current at each. Ends when the engine goes.
+
+        Raises: OtherVersion.
+        """
         self._send(wire.Watch(id=self._new_id()))
         while (update := await self._updates.get()) is not None:
             match update:
@@ -52,6 +59,9 @@ class Client:
                 case Recorded():
                     self.state.apply(update.record)
             yield update
+        await asyncio.wait({self._reading})
+        if not self._reading.cancelled() and (error := self._reading.exception()):
+            raise error
 
     async def do(self, command: AnyCommand) -> Reply:
         """Raises: EngineGone where the engine ends before it answers."""
@@ -66,8 +76,8 @@ class Client:
     async def close(self) -> None:
         self._reading.cancel()
         self._writer.close()
-        # What an engine of another version said ended the reading; to hang up is all that is left.
-        with contextlib.suppress(asyncio.CancelledError, OSError, msgspec.DecodeError):
+        # Whatever ended the reading is told by `updates`; to hang up is all that is left.
+        with contextlib.suppress(asyncio.CancelledError, OSError):
             await self._reading
             await self._writer.wait_closed()
 
@@ -98,6 +108,10 @@ class Client:
                         waiting.set_result(message)
                 else:
                     self._updates.put_nowait(message)
+        except msgspec.DecodeError as error:
+            raise OtherVersion(
+                "the engine is of another version: `labtop stop` ends it, `labtop run` starts one of this version"
+            ) from error
         finally:
             self._updates.put_nowait(None)
             for waiting in self._answers.values():

@@ -153,9 +153,11 @@ def test_it_stays_in_its_repository_whatever_a_hook_left_in_the_environment(repo
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "stray-index"))
     workspace = Workspace(repository, "t")
+    head, uncommitted = workspace.head(), workspace.uncommitted(["train.py"])
     monkeypatch.delenv("GIT_DIR", raising=False)
     monkeypatch.delenv("GIT_INDEX_FILE", raising=False)
-    assert workspace.head() == git(repository, "rev-parse", "HEAD") != git(other, "rev-parse", "HEAD")
+    assert head == git(repository, "rev-parse", "HEAD") != git(other, "rev-parse", "HEAD")
+    assert uncommitted == []
 
 
 def test_two_studies_of_one_repository_do_not_meet(repository):

@@ -20,7 +20,7 @@ from loop.config import Config
 from loop.events import Record
 from loop.remote import server as server_module
 from loop.remote import wire
-from loop.remote.client import Client, EngineGone
+from loop.remote.client import Client, EngineGone, OtherVersion
 from loop.remote.server import QUEUE, Backlog, Server
 from loop.remote.wire import Recorded, Snapshot
 from loop.state import StudyState
@@ -353,7 +353,7 @@ async def test_a_dead_engines_socket_is_no_obstacle(engine, path):
     await second.close()
 
 
-async def test_a_client_of_another_versions_engine_ends_in_order(path):
+async def test_an_engine_of_another_version_is_told_as_such(path):
     async def newer(reader, writer):
         await wire.read(reader, msgspec.json.Decoder(wire.AnyRequest))
         writer.write(frame(b'{"type":"Hologram","id":1}'))
@@ -362,7 +362,8 @@ async def test_a_client_of_another_versions_engine_ends_in_order(path):
     path.parent.mkdir(parents=True)
     listening = await asyncio.start_unix_server(newer, str(path))
     client = await Client.connect(path)
-    assert [update async for update in client.updates()] == []
+    with pytest.raises(OtherVersion, match="labtop stop"):
+        await anext(client.updates())
     with pytest.raises(EngineGone):
         await client.do(commands.Pause())
     await client.close()

@@ -76,7 +76,8 @@ def bench(tmp_path):
     yield bench
     for pid in tmp_path.glob("*/source/pids/*"):
         with contextlib.suppress(OSError):
-            os.kill(int(pid.name), signal.SIGKILL)
+            if Path(f"/proc/{pid.name}/cwd").readlink().is_relative_to(tmp_path):
+                os.kill(int(pid.name), signal.SIGKILL)
 
 
 def state(pid: int) -> str:
