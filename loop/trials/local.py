@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,6 +25,8 @@ from loop.trials.output import OutputParser
 
 POLL = 0.1
 """Seconds between two looks at the log."""
+STARTING = 30.0
+"""Seconds that a runner may take to say that it has started."""
 LOG_LIMIT = 32 * 1024 * 1024
 LINES_A_MESSAGE = 200
 CHUNK = 4 * 1024 * 1024
@@ -74,7 +77,11 @@ class LocalTrial:
     @classmethod
     async def adopt(cls, spec: TrialSpec) -> LocalTrial | None:
         """The trial that an earlier engine started, running or ended; None where it never started."""
-        return cls(spec, None) if (spec.folder / "started.json").exists() else None
+        started, deadline = spec.folder / "started.json", time.monotonic() + STARTING
+        # An engine that died right behind its launch left a runner that has yet to say so, and must stay the only one.
+        while not started.exists() and (spec.folder / "spec.json").exists() and time.monotonic() < deadline:
+            await asyncio.sleep(POLL)
+        return cls(spec, None) if started.exists() else None
 
     async def follow(self) -> AsyncIterator[Step | LogLines]:
         """The trial's steps and log lines as they come, from its first; ends when the trial has ended."""

@@ -147,6 +147,12 @@ async def test_what_is_no_measurement_is_a_crash_that_says_why(bench, printed, r
     assert (result.outcome, result.value) == ("crash", None) and reason in result.reason
 
 
+async def test_a_last_line_without_its_end_counts(bench):
+    result, messages = await bench.run("import sys\nsys.stdout.write('---\\nval_bpb: 1.5')")
+    assert (result.outcome, result.value) == ("ok", 1.5)
+    assert [message.lines for message in messages][-1][-1] == "val_bpb: 1.5"
+
+
 async def test_the_same_value_twice_is_a_measurement(bench):
     result, _ = await bench.run("print('val_bpb: 1.5\\nval_bpb: 1.5')")
     assert (result.outcome, result.value) == ("ok", 1.5)
@@ -218,7 +224,7 @@ async def test_a_runner_that_is_shot_loses_its_trial_and_leaves_nothing(bench, u
     spec = bench.spec(TREE.replace(", env={{}}", "") + "time.sleep(600)")
     trial = await LocalTrial.launch(spec)
     following = asyncio.create_task(follow(trial))
-    await until(lambda: said(spec, "ready"), "the tree stands")
+    await until(lambda: said(spec, "ready") and (spec.folder / "started.json").exists(), "the tree stands")
     os.kill(runner_of(spec), signal.SIGKILL)
     result = await following
     assert (result.outcome, result.value) == ("lost", None) and "runner" in result.reason
@@ -237,9 +243,9 @@ asyncio.run(main())
 """
 
 
-async def launch_and_die(spec: TrialSpec) -> None:
+async def launch_and_die(spec: TrialSpec, code: str = ENGINE) -> None:
     """An engine that is shot as soon as it has heard of its trial."""
-    engine = await asyncio.create_subprocess_exec(sys.executable, "-c", ENGINE, stdin=subprocess.PIPE)
+    engine = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdin=subprocess.PIPE)
     await engine.communicate(pickle.dumps(spec))
     assert engine.returncode == -signal.SIGKILL
 
@@ -250,8 +256,8 @@ async def test_a_trial_goes_on_without_its_engine_and_is_adopted(bench, until):
         "while not os.path.exists('go'): time.sleep(0.01)\nprint('step 1 | loss: 2.0')\n" + MEASURE
     )
     await launch_and_die(spec)
-    assert alive(runner_of(spec)) and not (spec.folder / "exit.json").exists()
     trial = await LocalTrial.adopt(spec)
+    assert alive(runner_of(spec)) and not (spec.folder / "exit.json").exists()
     (spec.source / "go").touch()
     messages = [message async for message in trial.follow()]
     assert (trial.result().outcome, trial.result().value) == ("ok", 1.25)
@@ -275,6 +281,22 @@ async def test_an_adopted_trial_can_be_killed(bench):
     await trial.kill("stopped")
     assert not [pid for pid in pids(spec) if alive(pid)]
     assert ((await following).outcome, trial.result().reason) == ("killed", "stopped")
+
+
+async def test_a_trial_is_adopted_though_its_engine_died_right_behind_the_launch(bench):
+    spec = bench.spec("import os\nopen('runs', 'a').write('x')\n" + MEASURE)
+    await launch_and_die(spec, ENGINE.replace("async for message in trial.follow():", "if trial:"))
+    trial = await LocalTrial.adopt(spec)
+    assert trial is not None, "a second runner would start beside the first"
+    assert ((await follow(trial)).outcome, (spec.source / "runs").read_text()) == ("ok", "x")
+
+
+async def test_another_process_under_the_runners_number_is_not_the_runner(bench):
+    spec = bench.spec(MEASURE)
+    (spec.folder / "started.json").write_text(json.dumps({"runner": os.getpid(), "start_time": 1, "time": 0.0}))
+    (spec.folder / "spec.json").write_text(json.dumps({"cookie": "nobody's"}))
+    result = await follow(await LocalTrial.adopt(spec))
+    assert (result.outcome, result.value) == ("lost", None)
 
 
 async def test_a_trial_that_never_started_is_not_adopted(bench):
