@@ -93,8 +93,8 @@ class Client:
     async def _ask(self, request: wire.Act | wire.Fetch) -> wire.Answer:
         answer: asyncio.Future[wire.Answer] = asyncio.get_running_loop().create_future()
         self._answers[request.id] = answer
-        self._send(request)
         try:
+            self._send(request)
             return await answer
         finally:
             del self._answers[request.id]
@@ -104,7 +104,9 @@ class Client:
         try:
             while (message := await wire.read(reader, decoder)) is not None:
                 if isinstance(message, wire.Answer):
-                    if waiting := self._answers.get(message.id):
+                    waiting = self._answers.get(message.id)
+                    # One who was cancelled may not have had the time to leave the table yet.
+                    if waiting is not None and not waiting.done():
                         waiting.set_result(message)
                 else:
                     self._updates.put_nowait(message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import stat
 import struct
 from itertools import pairwise
@@ -269,6 +270,24 @@ async def test_a_viewer_that_hangs_up_in_the_middle_of_a_command_does_not_undo_i
         await asking
     engine.hold.set()
     await until(lambda: not server._connections, "it is forgotten")
+
+
+async def test_an_answer_to_one_who_has_just_given_up_ends_nothing_for_the_others():
+    here, there = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=here)
+    client = Client(reader, writer)
+    given_up = asyncio.create_task(client.fetch(1, "diff"))
+    staying = asyncio.create_task(client.fetch(2, "log"))
+    await asyncio.sleep(0)
+    # In one turn of the loop, the answer first: it is read before the one who asked has left.
+    reader.feed_data(wire.encode(wire.Answer(id=1, ok=True, text="too late")))
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    reader.feed_data(wire.encode(wire.Answer(id=2, ok=True, text="in time")))
+    assert await staying == "in time"
+    await client.close()
+    there.close()
 
 
 async def test_when_the_engine_ends_viewers_get_its_last_words_and_know(engine, path):
