@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := run
-.PHONY: run test check bench clean
+.PHONY: run test faults check bench clean
 
 run: $(READY)
 	@$(BIN)/python -m trainer.prepare
@@ -13,6 +13,9 @@ run: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(TESTS)
+
+faults: $(READY)
+	$(BIN)/python -m pytest -m faults tests/faults
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -27,8 +30,9 @@ bench: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "labtop needs Python 3.11 or newer; name one with: make PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "setting up $(VENV), once (a few minutes, about 1.5 GB)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	@echo "setting up $(VENV), once (a few minutes, about 1.5 GB): torch first"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "$$(grep '^torch==' constraints.txt)"
+	@echo "then everything else"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 from datetime import date
@@ -18,6 +19,15 @@ class ConfigError(ValueError):
     """A setting is wrong or missing: file, line, name, and what is expected."""
 
 
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one trial may use, all its processes together; past that it is ended. Sizes are in GiB."""
+
+    memory_gb: float | None = None
+    """Of the host, not of a device. None: nine tenths of what the machine has."""
+    disk_gb: float = 16.0
+    processes: int = 512
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings as written. Times are in seconds, margins in the metric's unit."""
 
@@ -30,7 +40,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     budget: float | None = None
     """Of the trial's own clock. None: 20 s of CPU time on a CPU, 300 s on an accelerator."""
     timeout: float | None = None
-    """Wall time of a whole trial, pauses not counted. None: three budgets and five minutes."""
+    """Wall time of a whole trial, pauses not counted. None: three budgets and ten minutes: what hangs is found by its
+    silence, and on a machine that others keep busy a second of CPU time may take ten."""
     margin: float = 0.0
     """By how much a change must be better to be kept."""
     seed: int = 1337
@@ -39,14 +50,29 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """After so many proposals in a row that came to nothing the study waits for a person."""
     environment: dict[str, str] = {}
     """Variables for the training command, beside the few it gets anyway."""
+    silence: float = 300.0
+    """A trial that prints nothing and does nothing for so many seconds hangs, and is ended."""
+    limits: Limits = Limits()
+    sandbox: Literal["auto", "bubblewrap", "landlock", "off"] = "auto"
+    """What walls trials off: the best that works on this machine, a named one, or nothing."""
+    readable: tuple[str, ...] = ()
+    """Files and folders that trials see although they lie in a home, the repository or a temporary folder. `~` and
+    `$NAME` stand for what they stand for in a shell; what does not exist is left out."""
+    network: bool = False
+    """Whether trials may reach the network."""
 
     def budget_for(self, device: str) -> float:
         """The budget in seconds on `device`."""
         return self.budget if self.budget is not None else (20.0 if device == "cpu" else 300.0)
 
+    def readable_in(self, root: Path) -> tuple[Path, ...]:
+        """The paths of `readable` as they are on this machine; relative ones are below `root`."""
+        expanded = (os.path.expandvars(name) for name in self.readable)
+        return tuple(root / Path(name).expanduser() for name in expanded if "$" not in name)
+
     def timeout_for(self, budget: float) -> float:
         """After how many seconds of wall time a trial with this budget is ended."""
-        return self.timeout if self.timeout is not None else 3 * budget + 300
+        return self.timeout if self.timeout is not None else 3 * budget + 600
 
 
 def find_root(start: Path) -> Path:
@@ -87,12 +113,15 @@ def load(root: Path) -> Config:
     def refuse(key: str, why: str) -> ConfigError:
         return ConfigError(f"{path.name}:{_line_of(text, section, key)}: {key}: {why}")
 
-    for key in ("budget", "timeout"):
+    for key in ("budget", "timeout", "silence"):
         value = getattr(config, key)
         if value is not None and not 0 < value < float("inf"):
             raise refuse(key, f"a number of seconds above 0 is wanted, not {value}")
     if not 0 <= config.margin < float("inf"):
         raise refuse("margin", f"a number of at least 0 is wanted, not {config.margin}")
+    for limit in ("memory_gb", "disk_gb", "processes"):
+        if (value := getattr(config.limits, limit)) is not None and not 0 < value < float("inf"):
+            raise refuse("limits", f"{limit}: a number above 0 is wanted, not {value}")
     if config.max_failures < 1:
         raise refuse("max_failures", "at least 1 is wanted")
     if not config.command.strip():

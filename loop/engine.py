@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
+import psutil
 import watchfiles
 
 from loop import commands, guard, judge, results
@@ -25,15 +28,15 @@ from loop.agents import Agent, Failed, Proposal, Status, Text, Thought, ToolUse
 from loop.briefing import brief
 from loop.commands import AnyCommand, Reply
 from loop.constants import constant_changes
-from loop.events import AgentDelta, AnyEvent, AnyTelemetry, Change, Record
-from loop.journal import Journal
+from loop.events import AgentDelta, AnyEvent, AnyTelemetry, Change, Machine, Record
+from loop.journal import Journal, JournalFull
 from loop.patch import EditError, apply_edits, count_lines, unified_diff
 from loop.state import BASELINE, Experiment, Trial, fold
-from loop.study import Study
-from loop.trials.local import LocalTrial, TrialSpec
+from loop.study import Study, socket_path
+from loop.trials.local import UNWRITABLE, LocalTrial, TrialSpec
 from loop.trials.output import clean
-from loop.trials.telemetry import machine_samples
-from loop.workspace import Workspace
+from loop.trials.telemetry import machine_samples, still_held
+from loop.workspace import Workspace, WorkspaceError
 
 TRIALS_AT_MOST = 3
 """So often an experiment is run when its trials come to no result through no fault of their own."""
@@ -43,6 +46,15 @@ LONGEST_WAIT = 300.0
 
 MACHINE_INTERVAL = 1.0
 """Seconds between two readings of the machine."""
+
+FREEING = 30.0
+"""Seconds that a device has to give back a trial's memory before no other trial is sent there."""
+
+LITTLE = 2**20
+"""Bytes free on a disk that is as good as full."""
+
+MENDING = (5.0, 300.0)
+"""Seconds until a side task that failed is tried again: at first, and at most."""
 
 Listener = Callable[[Record | AnyTelemetry], None]
 
@@ -77,6 +89,11 @@ class Engine:
         self._feedback: list[str] = []
         self._stopper: asyncio.Task[Reply] | None = None
         self._texts: dict[str, dict[str, str]] = {}
+        self._unsettled = False
+        """A verdict is journalled, and the branch or the table does not show it yet."""
+        self._machine: Machine | None = None
+        self._idle_machine: Machine | None = None
+        """The readings before the first trial of this engine."""
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with every record and telemetry message from now on. Returns what ends that."""
@@ -86,9 +103,10 @@ class Engine:
     async def run(self) -> None:
         """Go on until stopped or until the asked number of experiments is decided.
 
+        Where git, the disk or the device is in the way it pauses, says so, and goes on when it is resumed.
+
         Raises:
-            WorkspaceError: where git cannot carry the study on.
-            JournalError: where the journal cannot be written; nothing further is done then.
+            JournalError: where not even that can be written; nothing further is done then.
         """
         await self._open()
         self._opened.set()
@@ -99,7 +117,7 @@ class Engine:
         try:
             while (reason := self._end()) is None:
                 if not await self._hold():
-                    await self._advance()
+                    await self._advance_or_pause()
         finally:
             for helper in helpers:
                 helper.cancel()
@@ -154,11 +172,15 @@ class Engine:
                 host=socket.gethostname(),
                 agent=self._agent.name,
                 version=version("labtop"),
+                sandbox=self.study.sandbox,
                 experiments=self._experiments,
             )
         )
         if self._journal.repaired:
             await self._record(ev.Warned(text=self._journal.repaired))
+        if self._workspace.cleared:
+            stale = ", ".join(self._workspace.cleared)
+            await self._record(ev.Warned(text=f"git locks that a dead engine left were removed: {stale}"))
         files = [config.program, *config.editable, *config.frozen]
         if fresh and (dirty := await asyncio.to_thread(self._workspace.uncommitted, files)):
             await self._record(
@@ -200,6 +222,8 @@ class Engine:
                 await self._end_orphan(experiment, trial)
         if best and best.commit:
             await self._move_branch(best.commit)
+        if self.state.experiments:
+            await asyncio.to_thread(results.write, self.study.results, self.state)
 
     async def _end_orphan(self, experiment: Experiment, trial: Trial) -> None:
         orphan = await LocalTrial.adopt(self._trial_spec(experiment, trial))
@@ -220,7 +244,13 @@ class Engine:
         if self._stopping == "now" or (self._stopping == "after" and not under_way):
             return "stopped by a person"
         limit = self.state.limit
-        if current is None and limit is not None and self.state.best is not None and self.state.tried >= limit:
+        if (
+            current is None
+            and not self._unsettled
+            and limit is not None
+            and self.state.best is not None
+            and self.state.tried >= limit
+        ):
             return f"{self._experiments} experiments done"
         return None
 
@@ -234,8 +264,24 @@ class Engine:
         self.holding = False
         return True
 
+    async def _advance_or_pause(self) -> None:
+        try:
+            await self._advance()
+        except JournalFull as full:
+            await self._record(ev.Paused(by="engine", reason=str(full)), at_last=True)
+        except (WorkspaceError, OSError) as trouble:
+            # Every stage can be begun again, so a person may mend what is in the way and go on.
+            reason = f"{clean(str(trouble))}. Mend that, and resume"
+            no_space = os.strerror(errno.ENOSPC)
+            if no_space not in reason and shutil.disk_usage(self.study.folder).free < LITTLE:
+                reason = f"{no_space}: {reason}"  # Git does not say why it could not write.
+            await self._record(ev.Paused(by="engine", reason=reason), at_last=True)
+
     async def _advance(self) -> None:
         """Take the experiment under way, or a new one, one stage further."""
+        if self._unsettled:
+            await self._settle(move=True)
+            return
         experiment = self.state.current
         match experiment.stage if experiment else "proposing":
             case "proposing" if self.state.best is None:
@@ -322,6 +368,8 @@ class Engine:
                     words.flush()
                     self._publish(delta)
             except Exception as error:
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                    raise  # Where the words are kept; it is none of the agent's.
                 # A back-end's bug must cost a turn, not the night.
                 return Failed(reason=f"the agent failed: {type(error).__name__}: {clean(str(error))}")
         return Failed(reason="the agent ended its turn without a proposal")
@@ -385,7 +433,7 @@ class Engine:
                 await asyncio.wait_for(self._wake.wait(), wait)
 
     def _trial_spec(self, experiment: Experiment, trial: Trial) -> TrialSpec:
-        study, number = self.study, experiment.number
+        study, number, limits = self.study, experiment.number, self.study.config.limits
         folder = study.trial(number, trial.trial)
         return TrialSpec(
             number=number,
@@ -401,6 +449,16 @@ class Engine:
             budget=trial.budget,
             timeout=study.config.timeout_for(trial.budget),
             environment=study.config.environment,
+            silence=study.config.silence,
+            sandbox=study.sandbox,
+            hidden=(study.root, socket_path(study.root, study.tag).parent),
+            readable=study.config.readable_in(study.root),
+            network=study.config.network,
+            memory=int((limits.memory_gb or 0) * 2**30) or int(0.9 * psutil.virtual_memory().total),
+            disk=int(limits.disk_gb * 2**30),
+            processes=limits.processes,
+            compiled=study.folder / "compiled",
+            baseline=experiment.agent == BASELINE,
         )
 
     async def _train(self) -> None:
@@ -408,10 +466,37 @@ class Engine:
         experiment = self.state.current
         assert experiment is not None and experiment.commit is not None
         self._trial_ready.clear()
+        try:
+            self._trial = trial = await self._launch(experiment)
+            self._trial_ready.set()
+            async for message in trial.follow():
+                self._publish(message)
+        finally:
+            self._trial = None
+            self._trial_ready.set()  # Whoever waits for a trial to act on must learn that there is none.
+        result = trial.result()
+        await self._record(result)
+        if self.state.current is None:
+            # It was decided while it trained, and its row lacks what is known only now.
+            await asyncio.to_thread(results.write, self.study.results, self.state)
+        await asyncio.to_thread(shutil.rmtree, trial.spec.source, ignore_errors=True)
+        if result.outcome == "lost" and result.reason.startswith(UNWRITABLE):
+            await self._record(ev.Paused(by="engine", reason=f"{result.reason}. Mend that, and resume"))
+        elif self.state.device.startswith("cuda"):
+            await self._wait_for_device(experiment.number)
+
+    async def _launch(self, experiment: Experiment) -> LocalTrial:
+        """The experiment's next trial; or the one that a dead engine left, running or ended."""
+        assert experiment.commit is not None
         trial = None
         if experiment.stage == "training" and experiment.trial:
             spec = self._trial_spec(experiment, experiment.trial)
             trial = await LocalTrial.adopt(spec)
+            if trial is not None:
+                # Whoever paused it is gone with the engine that was asked.
+                await trial.resume()
+                if _paused(experiment):
+                    await self._record(ev.TrialResumed(number=experiment.number, trial=experiment.trial.trial))
         else:
             started = ev.TrialStarted(
                 number=experiment.number,
@@ -419,6 +504,7 @@ class Engine:
                 device=self.study.device,
                 seed=self.study.config.seed,
                 budget=self.study.budget,
+                sandbox=self.study.sandbox,
             )
             await self._record(started)
             latest = self.state.experiments[experiment.number].trial
@@ -426,16 +512,20 @@ class Engine:
             spec = self._trial_spec(experiment, latest)
         if trial is None:
             await asyncio.to_thread(self._workspace.export, experiment.commit, spec.source)
+            self._idle_machine = self._idle_machine or self._machine
             trial = await LocalTrial.launch(spec)
-        self._trial = trial
-        self._trial_ready.set()
-        try:
-            async for message in trial.follow():
-                self._publish(message)
-        finally:
-            self._trial = None
-        await self._record(trial.result())
-        await asyncio.to_thread(shutil.rmtree, spec.source, ignore_errors=True)
+        return trial
+
+    async def _wait_for_device(self, number: int) -> None:
+        """Until the device has given back what the trial took; a process that hangs in the driver may never do so."""
+        deadline = time.monotonic() + FREEING
+        while held := still_held(self._idle_machine, self._machine):
+            if time.monotonic() > deadline:
+                self._idle_machine = None  # A person has looked at it by the time this goes on.
+                said = f"{held} {FREEING:.0f} s after {number:04d} ended; free it (nvidia-smi shows whose), and resume"
+                await self._record(ev.Paused(by="engine", reason=said))
+                return
+            await asyncio.sleep(MACHINE_INTERVAL)
 
     async def _judge(self) -> None:
         experiment = self.state.current
@@ -445,21 +535,30 @@ class Engine:
             await self._train()
             return
         best = self.state.best
+        verdict = judge.judge(
+            trial.value if trial.outcome == "ok" else None,
+            best.value if best else None,
+            direction=self.state.direction,
+            margin=self.study.config.margin,
+            failure=trial.reason,
+        )
+        outcome, reason = verdict.verdict, verdict.reason
+        if outcome == "keep" and trial.disturbed:
+            if len(experiment.trials) < TRIALS_AT_MOST:
+                await self._train()
+                return
+            # The clock of a frozen process goes on, so that what it measured is no measurement.
+            outcome, reason = "discard", f"{reason}, but it was frozen by a pause in each of {TRIALS_AT_MOST} trials"
+        if trial.outcome == "ok" and trial.reason:
+            reason = f"{reason}; {trial.reason}"
         async with self._deciding:
             if self.state.current is None:
                 return
-            verdict = judge.judge(
-                trial.value if trial.outcome == "ok" else None,
-                best.value if best else None,
-                direction=self.state.direction,
-                margin=self.study.config.margin,
-                failure=trial.reason,
-            )
             await self._decide(
                 ev.Decided(
                     number=experiment.number,
-                    verdict=verdict.verdict,
-                    reason=verdict.reason,
+                    verdict=outcome,
+                    reason=reason,
                     value=trial.value,
                     delta=verdict.delta,
                 )
@@ -475,11 +574,15 @@ class Engine:
     async def _decide(self, decision: ev.Decided) -> None:
         """Journal a verdict, then act on it."""
         await self._record(decision)
-        if decision.verdict == "keep":
-            commit = self.state.experiments[decision.number].commit
-            assert commit is not None
-            await self._move_branch(commit)
+        self._unsettled = True
+        await self._settle(move=decision.verdict == "keep")
+
+    async def _settle(self, *, move: bool) -> None:
+        """Bring the branch, where it has to `move`, and the table up to the latest verdict."""
+        if move and self.state.best and self.state.best.commit:
+            await self._move_branch(self.state.best.commit)
         await asyncio.to_thread(results.write, self.study.results, self.state)
+        self._unsettled = False
 
     async def _move_branch(self, commit: str) -> None:
         head = await asyncio.to_thread(self._workspace.branch_head)
@@ -613,11 +716,17 @@ class Engine:
         return Reply(ok=True, text="ended")
 
     async def _beside(self, work: Callable[[], Awaitable[None]], what: str) -> None:
-        """Run a side task; its failure is told, and costs nothing else."""
-        try:
-            await work()
-        except Exception as error:
-            await self._record(ev.Warned(text=f"{what} ended: {type(error).__name__}: {error}"))
+        """Run a side task; its failure is told and costs nothing else, and it is begun again."""
+        wait, longest = MENDING
+        while True:
+            try:
+                await work()
+            except Exception as error:
+                said = f"{what} failed, again in {wait:.0f} s: {type(error).__name__}: {clean(str(error))}"
+                with contextlib.suppress(JournalFull):
+                    await self._record(ev.Warned(text=said))
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, longest)
 
     async def _watch_program(self) -> None:
         # The folder is watched, not the file: editors save by replacing it.
@@ -640,12 +749,14 @@ class Engine:
 
     async def _watch_machine(self) -> None:
         async for sample in machine_samples(MACHINE_INTERVAL):
+            self._machine = sample
             self._publish(sample)
 
-    async def _record(self, *happened: AnyEvent) -> None:
-        """Make events durable, then true, then known."""
+    async def _record(self, *happened: AnyEvent, at_last: bool = False) -> None:
+        """Make events durable, then true, then known. `at_last`: with the room held back for a full disk."""
+        append = self._journal.append_at_last if at_last else self._journal.append
         async with self._writing:
-            for record in await asyncio.to_thread(self._journal.append, *happened):
+            for record in await asyncio.to_thread(append, *happened):
                 self.state.apply(record)
                 self._publish(record)
         self._wake.set()

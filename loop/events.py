@@ -14,7 +14,9 @@ import msgspec
 Verdict = Literal["keep", "discard", "crash", "reject"]
 Author = Literal["judge", "person", "engine"]
 Outcome = Literal["ok", "crash", "timeout", "killed", "lost"]
-"""How a trial ended: measured; failed by itself; past its time; ended on command; its runner vanished."""
+"""How a trial ended: measured; failed by itself; past its time; ended on command; lost, through no fault of its own."""
+SandboxKind = Literal["bubblewrap", "landlock", "off"]
+"""What walls trials off."""
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="type", kw_only=True, omit_defaults=True):
@@ -47,6 +49,8 @@ class EngineStarted(Event, frozen=True):
     host: str
     agent: str
     version: str
+    sandbox: str = ""
+    """What walls its trials off: bubblewrap, landlock or off."""
     experiments: int | None = None
     """The engine stops by itself after so many more proposals are decided; None: it goes on until it is stopped."""
 
@@ -101,6 +105,7 @@ class TrialStarted(Event, frozen=True):
     device: str
     seed: int
     budget: float
+    sandbox: str = ""
 
 
 class TrialPaused(Event, frozen=True):

@@ -38,6 +38,10 @@ class JournalFull(JournalError):
     """The events could not be made durable. None of them counts, and the file is as it was before."""
 
 
+BALLAST = 64 * 1024
+"""Bytes that are held back on the disk, so that on a full one there is room to say so."""
+
+
 class Journal:
     """The one writer of a journal. Opening it takes the lock and mends a torn tail."""
 
@@ -56,6 +60,8 @@ class Journal:
         except BaseException:
             os.close(self._lock)
             raise
+        self._ballast = path.with_suffix(".ballast")
+        self._held = self._hold_back()
         self._seq = self.records[-1].seq if self.records else 0
         self._time = self.records[-1].time if self.records else 0.0
 
@@ -81,7 +87,7 @@ class Journal:
             self._seq -= len(records)
             os.ftruncate(self._file, self._size)
             raise JournalFull(
-                f"{self.path}: {error.strerror or error}; free some space and start the engine again"
+                f"the journal cannot be written: {error.strerror or error}; free some space, and resume"
             ) from error
         try:
             os.fdatasync(self._file)
@@ -89,7 +95,28 @@ class Journal:
             self._broken = True
             raise JournalError(f"{self.path}: {error.strerror}; the last events may not be on disk") from error
         self._size += len(data)
+        self._held = self._held or self._hold_back()
         return records
+
+    def append_at_last(self, *events: AnyEvent) -> list[Record]:
+        """As `append`, but with the room that was held back for what must be said on a full disk."""
+        with contextlib.suppress(OSError):  # On a disk that is read-only by now it makes no room.
+            self._ballast.unlink()
+        self._held = True  # Not taken again by this very call, which needs what it has just given.
+        try:
+            return self.append(*events)
+        finally:
+            self._held = False
+
+    def _hold_back(self) -> bool:
+        try:
+            if not self._ballast.exists() or self._ballast.stat().st_size != BALLAST:
+                self._ballast.write_bytes(os.urandom(BALLAST))  # Which no file system can compress away.
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._ballast.unlink()
+            return False
+        return True
 
     def close(self) -> None:
         os.close(self._file)
@@ -155,12 +182,21 @@ def _parse(data: bytes) -> tuple[list[Record], int]:
     return records, good
 
 
+def _holder(lock: int) -> str:
+    """Whose lock it is; the engine that has just taken it writes that in the next moment."""
+    for _ in range(100):
+        if holder := os.pread(lock, 32, 0).decode().strip():
+            return holder
+        time.sleep(0.01)
+    return "unknown"
+
+
 def _lock(path: Path) -> int:
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.read(lock, 32).decode().strip() or "unknown"
+        holder = _holder(lock)
         os.close(lock)
         raise JournalLocked(f"another engine (pid {holder}) runs this study; `labtop attach` shows it") from None
     os.ftruncate(lock, 0)

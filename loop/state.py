@@ -30,6 +30,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     device: str
     seed: int
     budget: float
+    sandbox: str = ""
     started: float
     ended: float | None = None
     outcome: Outcome | None = None
@@ -99,6 +100,8 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
     engine_pid: int = 0
     engine_host: str = ""
     engine_started: float = 0.0
+    sandbox: str = ""
+    """What walls off the trials of the engine that runs, or ran last."""
     mode: Mode = "stopped"
     mode_reason: str = ""
     steps: int = 0
@@ -168,7 +171,7 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
                 self.device, self.command, self.opened = event.device, event.command, record.time
             case ev.EngineStarted():
                 self.agent, self.engine_pid, self.engine_host = event.agent, event.pid, event.host
-                self.engine_started = record.time
+                self.engine_started, self.sandbox = record.time, event.sandbox
                 self.mode, self.mode_reason, self.steps = "running", "", 0
                 self.failures, self.last_failure, self.retry_at = 0, "", None
                 self.limit = None if event.experiments is None else self.tried + event.experiments
@@ -206,6 +209,7 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
                     device=event.device,
                     seed=event.seed,
                     budget=event.budget,
+                    sandbox=event.sandbox,
                     started=record.time,
                 )
                 trials = (*self.experiments[event.number].trials, trial)

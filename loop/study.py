@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from loop.config import Config
+from loop.events import SandboxKind
 
 
 class Study(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +23,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     budget: float
     agent: str
+    sandbox: SandboxKind
 
     @property
     def folder(self) -> Path:
@@ -69,7 +71,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
 
 def tags(root: Path) -> list[str]:
     """The studies of a repository, the one that was written to last first."""
-    journals = (root / ".labtop").glob("*/journal.jsonl")
+    journals = (path for path in (root / ".labtop").glob("*/journal.jsonl") if path.stat().st_size)
     return [path.parent.name for path in sorted(journals, key=lambda path: path.stat().st_mtime, reverse=True)]
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,8 +35,17 @@ _ENVIRONMENT = {
 }
 
 
+LOCKED = re.compile(r"Unable to create '([^']+\.lock)': File exists")
+LOCK_PATIENCE = 5.0
+"""Seconds that another git may hold a lock before it is told."""
+
+
 class WorkspaceError(Exception):
     """Git cannot do what the study needs; the message says why and what to do."""
+
+
+class GitFailed(WorkspaceError):
+    """One git command failed."""
 
 
 class Workspace:
@@ -55,14 +66,15 @@ class Workspace:
         self._refs = f"refs/labtop/{tag}"
         try:
             self.head()
-        except git.GitCommandError:
+        except GitFailed:
             raise WorkspaceError(f"{root} has no commit yet; commit the files of the study first") from None
         for line in self._git("worktree", "list", "--porcelain").splitlines():
             if line == f"branch {self._branch}":
                 raise WorkspaceError(
                     f"the branch labtop/{tag} is checked out, and the study moves it; leave it with: git switch -"
                 )
-        self._clear_locks()
+        self.cleared = self._clear_locks()
+        """The stale locks that were removed."""
 
     def head(self) -> str:
         """The commit that the person's HEAD stands on."""
@@ -85,10 +97,12 @@ class Workspace:
         """Move the branch from `old` to `new`. Raises: WorkspaceError where somebody else has moved it."""
         try:
             self._git("update-ref", self._branch, new, old)
-        except git.GitCommandError as error:
+        except GitFailed as error:
             now = self.branch_head()
-            if now != new:
+            if now not in (new, old):
                 raise WorkspaceError(f"{self._branch} is at {now}, not at {old[:7]} where the study left it") from error
+            if now != new:
+                raise
 
     def record(self, number: int, commit: str) -> None:
         """Make experiment `number` reachable for good."""
@@ -117,7 +131,7 @@ class Workspace:
         """The text of a file at `commit`; None where there is none."""
         try:
             return self._git("cat-file", "blob", f"{commit}:{path}", strip_newline_in_stdout=False)
-        except git.GitCommandError:
+        except GitFailed:
             return None
 
     def diff(self, base: str, commit: str) -> str:
@@ -134,13 +148,30 @@ class Workspace:
 
     def _git(self, *arguments: str, env: Mapping[str, str] = {}, **options: Any) -> str:
         command = ["git", *(part for setting in _SETTINGS for part in ("-c", setting)), *arguments]
-        return str(self._repo.git.execute(command, env={**_ENVIRONMENT, **env}, **options))
+        deadline = time.monotonic() + LOCK_PATIENCE
+        while True:
+            try:
+                return str(self._repo.git.execute(command, env={**_ENVIRONMENT, **env}, **options))
+            except git.GitCommandError as error:
+                said = " ".join(str(error.stderr).removeprefix("\n  stderr: ").strip(" '").split())
+                locked = LOCKED.search(said)
+                if locked is None or "istream" in options:
+                    raise GitFailed(f"git {arguments[0]} failed: {said}") from error
+                if time.monotonic() > deadline:
+                    lock = locked[1] or "a ref of the study"
+                    raise GitFailed(
+                        f"another git holds {lock}; let it end, or remove that file where none runs"
+                    ) from error
+            time.sleep(0.2)
 
-    def _clear_locks(self) -> None:
+    def _clear_locks(self) -> tuple[str, ...]:
         """Locks that a killed engine left on the study's own refs; nobody else's are touched."""
         common = Path(self._repo.common_dir)
-        for lock in [common / f"{self._branch}.lock", *(common / self._refs).glob("*.lock")]:
+        stale = [common / f"{self._branch}.lock", *(common / self._refs).glob("*.lock")]
+        stale = [lock for lock in stale if lock.exists()]
+        for lock in stale:
             lock.unlink(missing_ok=True)
+        return tuple(str(lock.relative_to(common)) for lock in stale)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from loop.engine import Engine
 from loop.journal import Journal
 from loop.remote.server import Server
 from loop.study import Study, socket_path
+from loop.trials.sandbox import choose
 from loop.workspace import Workspace
 
 STANDIN = Path(__file__).parent / "standin" / "train.py"
@@ -25,7 +26,7 @@ command = "python train.py"
 editable = ["train.py"]
 metric = "val_bpb"
 budget = 1
-timeout = 60
+timeout = 600
 """
 
 
@@ -73,7 +74,15 @@ class Lab:
     async def engine(self, experiments: int | None = None) -> AsyncIterator[Engine]:
         """Runs until the block ends, or until it has done so many experiments."""
         settings = load(self.root)
-        study = Study(root=self.root, tag=self.tag, config=settings, device="cpu", budget=1.0, agent="search")
+        study = Study(
+            root=self.root,
+            tag=self.tag,
+            config=settings,
+            device="cpu",
+            budget=1.0,
+            agent="search",
+            sandbox=choose(settings.sandbox),
+        )
         journal = Journal(study.journal)
         workspace = Workspace(self.root, self.tag)
         engine = Engine(
@@ -105,7 +114,7 @@ def lab(repository: Path) -> Lab:
 def until() -> Callable[..., Awaitable[None]]:
     """Waits until a condition holds; fails, with the condition's words, after `seconds`."""
 
-    async def wait(condition: Callable[[], object], what: str = "the condition", seconds: float = 30.0) -> None:
+    async def wait(condition: Callable[[], object], what: str = "the condition", seconds: float = 300.0) -> None:
         for _ in range(int(seconds / 0.01)):
             if condition():
                 return

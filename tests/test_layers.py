@@ -67,6 +67,7 @@ def test_an_import_loads_no_heavy_library(module):
     assert done.stdout == "[]\n"
 
 
-def test_the_runner_needs_nothing_but_the_standard_library():
-    path = ROOT / "loop" / "trials" / "runner.py"
+@pytest.mark.parametrize("name", ["runner", "confine"])
+def test_what_a_trial_stands_on_needs_nothing_but_the_standard_library(name):
+    path = ROOT / "loop" / "trials" / f"{name}.py"
     assert {name.split(".")[0] for name in imports(path)} <= sys.stdlib_module_names

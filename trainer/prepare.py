@@ -132,6 +132,9 @@ def load_text(name: str | None = None, shards: int | None = None, *, quiet: bool
     label = name if name in corpus.NAMED else "folder"
     folder = cache() / f"{label}-{size}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     if not folder.exists():
+        if "LABTOP_CONTROL" in os.environ:
+            # A trial's sandbox would throw away what it prepared, and every trial would do it again.
+            sys.exit(f"the text {name!r} is not prepared for trials to read; run: python -m trainer.prepare")
         _prepare(name, shards, size, folder, quiet=quiet)
     ranks = {
         base64.b64decode(token): int(rank)

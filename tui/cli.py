@@ -124,7 +124,8 @@ def parser() -> argparse.ArgumentParser:
         "labtop stop --now",
     )
     stop.add_argument("--now", action="store_true", help="do not wait; that experiment is run again next time")
-    add("doctor", _doctor, "what is missing on this machine, and what to do about it", "labtop doctor")
+    doctor = add("doctor", _doctor, "what is missing on this machine, and what to do about it", "labtop doctor")
+    doctor.add_argument("--unit", action="store_true", help="print a systemd unit that runs the study across reboots")
     return top
 
 
@@ -280,9 +281,14 @@ def _status(asked: argparse.Namespace) -> int:
 
 
 def _doctor(asked: argparse.Namespace) -> int:
-    from tui.doctor import examine
+    from tui.doctor import examine, unit
 
-    return examine(asked.folder.resolve())
+    folder = asked.folder.resolve()
+    if asked.unit:
+        root = find_root(folder)
+        print(unit(root, _tag(root, asked)))
+        return 0
+    return examine(folder)
 
 
 if __name__ == "__main__":

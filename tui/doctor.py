@@ -12,14 +12,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from loop.config import Config, ConfigError, find_root, load
+from loop.remote.daemon import Order
 from loop.study import answers, socket_path, tags
+from loop.trials import sandbox as walls
 
 FREE_GB = 2.0
 """Less disk than this, in GiB, does not last a night."""
 
 GIT = (2, 25)
 """The oldest git that has what the workspace needs."""
+
+
+PATIENCE = 600
+"""Seconds until a program counts as one that does not answer; from a cold disk torch takes minutes to load."""
 
 
 class Finding(NamedTuple):
@@ -33,7 +41,7 @@ class Finding(NamedTuple):
 def examine(folder: Path) -> int:
     """Print every finding as it is made. Returns the exit status: 1 where something is missing."""
     failed = False
-    for check in (python, git, study, disk, torch, device, socket, terminal, agents, sandbox):
+    for check in (python, git, study, disk, torch, socket, terminal, agents, sandbox):
         for finding in check(folder):
             print(f"{finding.grade:<8} {finding.what}", flush=True)
             if finding.advice:
@@ -41,6 +49,35 @@ def examine(folder: Path) -> int:
             failed |= finding.grade == "missing"
     print("\nnot ready: see what is missing above" if failed else "\nready")
     return 1 if failed else 0
+
+
+UNIT = """\
+# A study that outlives logout and reboot, as a systemd unit of your own. Once:
+#   labtop doctor --unit --tag {tag} > ~/.config/systemd/user/labtop-{tag}.service
+#   systemctl --user enable --now labtop-{tag} && loginctl enable-linger
+# A key for the agent belongs into a file of mode 0600, named by EnvironmentFile= below.
+[Unit]
+Description=labtop, study {tag} of {root}
+
+[Service]
+WorkingDirectory={root}
+ExecStart={python} -m loop.remote.daemon '{order}'
+#EnvironmentFile=%h/.config/labtop.env
+Restart=on-failure
+RestartSec=10
+# Trials have runners of their own: they go on while the engine is restarted, which then adopts them.
+KillMode=process
+
+[Install]
+WantedBy=default.target"""
+
+
+def unit(root: Path, tag: str) -> str:
+    """The text of a systemd user unit that runs the study's engine."""
+    order = msgspec.json.encode(Order(root=str(root), tag=tag)).decode()
+    # Within a unit % and $ stand for something, and must be doubled to stand for themselves.
+    places = {"root": str(root), "python": sys.executable, "order": order}
+    return UNIT.format(tag=tag, **{name: text.replace("%", "%%").replace("$", "$$") for name, text in places.items()})
 
 
 def python(_: Path) -> Iterator[Finding]:
@@ -99,21 +136,17 @@ def torch(_: Path) -> Iterator[Finding]:
         yield Finding("limited", "torch is not installed", "the bundled trainer wants it: make run sets it up")
         return
     # In a process of its own: importing it takes seconds and can abort where its libraries do not fit.
-    said = _run(sys.executable, "-c", "import torch; print(torch.__version__)")
-    if said:
-        yield Finding("ok", f"torch {said}")
-    else:
-        yield Finding("missing", "torch is installed but does not load", "remove .venv and set up again: make run")
-
-
-def device(_: Path) -> Iterator[Finding]:
     code = (
-        "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else "
+        "import torch; print(torch.__version__); print(torch.cuda.get_device_name() if torch.cuda.is_available() else "
         "'Apple GPU' if torch.backends.mps.is_available() else '')"
     )
-    found = _run(sys.executable, "-c", code)
-    if found:
-        yield Finding("ok", f"trains on {found}")
+    version, *device = _run(sys.executable, "-c", code).splitlines() or [""]
+    if not version:
+        yield Finding("missing", "torch is installed but does not load", "remove .venv and set up again: make run")
+        return
+    yield Finding("ok", f"torch {version}")
+    if device:
+        yield Finding("ok", f"trains on {device[0]}")
         return
     yield Finding("limited", f"no GPU that torch can use; trials train on {os.cpu_count()} CPU cores, one thread each")
     if shutil.which("nvidia-smi"):
@@ -167,13 +200,28 @@ def agents(_: Path) -> Iterator[Finding]:
         )
 
 
-def sandbox(_: Path) -> Iterator[Finding]:
-    yield Finding("limited", "trials run as you, without a sandbox", "let only agents you trust propose changes")
+def sandbox(folder: Path) -> Iterator[Finding]:
+    try:
+        wish = load(find_root(folder)).sandbox
+    except ConfigError:
+        wish = "auto"
+    try:
+        kind = walls.choose(wish)
+    except walls.SandboxError as error:
+        yield Finding("missing", "a sandbox for training scripts", str(error))
+        return
+    match kind:
+        case "bubblewrap":
+            yield Finding("ok", f"sandbox bubblewrap: {walls.TELLS[kind]}")
+        case "landlock":
+            yield Finding("limited", f"sandbox landlock: {walls.TELLS[kind]}", "for more: apt install bubblewrap")
+        case "off":
+            yield Finding("limited", f"sandbox off: {walls.TELLS[kind]}", "let only agents you trust propose changes")
 
 
 def _run(*command: str) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

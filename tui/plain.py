@@ -76,7 +76,7 @@ def opening(state: StudyState) -> str:
     lower = "lower" if state.direction == "minimize" else "higher"
     said = (
         f"study {state.tag} on branch {state.branch}: {state.metric}, {lower} is better, {state.budget:g} s a trial on "
-        f"{state.device}, agent {state.agent}, engine pid {state.engine_pid}"
+        f"{state.device}, agent {state.agent}, sandbox {state.sandbox}, engine pid {state.engine_pid}"
     )
     return f"{said}\n{overview(state, alive=True)}" if state.experiments else said
 

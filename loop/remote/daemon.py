@@ -65,6 +65,7 @@ async def _serve(order: Order) -> None:
     from loop.remote.server import Server
     from loop.state import fold
     from loop.study import Study
+    from loop.trials import sandbox
     from loop.trials.telemetry import detect_device
     from loop.workspace import Workspace
 
@@ -72,12 +73,14 @@ async def _serve(order: Order) -> None:
     settings = config.load(root)
     spec = order.agent or settings.agent
     agent = agents.make(spec, seed=settings.seed)
-    workspace = Workspace(root, order.tag)
+    walls = sandbox.choose(settings.sandbox)
+    # The journal's lock comes first: with it, the locks that a dead engine left in git are nobody's.
     journal = Journal(journal_path(root, order.tag))
+    workspace = Workspace(root, order.tag)
     opened = fold(journal.records)
     device = order.device or opened.device or detect_device()
     budget = order.budget or opened.budget or settings.budget_for(device)
-    study = Study(root=root, tag=order.tag, config=settings, device=device, budget=budget, agent=spec)
+    study = Study(root=root, tag=order.tag, config=settings, device=device, budget=budget, agent=spec, sandbox=walls)
     engine = Engine(study, journal=journal, workspace=workspace, agent=agent, experiments=order.experiments)
     engine.check_terms()
     server = Server(engine, socket_path(root, order.tag))

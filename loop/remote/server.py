@@ -30,9 +30,12 @@ from loop.events import (
     TrialStarted,
 )
 from loop.remote import wire
+from loop.trials.local import of_a_trial
 
 QUEUE = 4096
 """Frames a viewer may fall behind before it is sent a snapshot instead."""
+KEEP = 2.0
+"""Seconds between two looks at whether the socket is still there."""
 STEPS = 4000
 """Points of a curve that a viewer who comes late is sent."""
 
@@ -91,6 +94,7 @@ class Server:
         self._viewers: set[_Viewer] = set()
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._end_listening = engine.listen(self._publish)
 
     async def start(self) -> None:
@@ -100,14 +104,33 @@ class Server:
         status = folder.stat()
         if status.st_uid != os.getuid() or status.st_mode & 0o077:
             raise PermissionError(f"{folder} must belong to you alone (chmod 700); the engine's socket is in it")
+        await self._listen()
+        self._keeping = asyncio.create_task(self._keep_listening(), name="keep the socket")
+
+    async def _listen(self) -> None:
         # The journal's lock says that no other engine runs this study: a socket that is there is a dead one's.
         self._path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._connected, str(self._path))
         self._path.chmod(0o600)
 
+    async def _keep_listening(self) -> None:
+        """Cleaners of temporary folders, and people, delete sockets; an engine out of reach could not be steered."""
+        while True:
+            await asyncio.sleep(KEEP)
+            if not self._path.exists():
+                # A folder that is gone for the moment may be back at the next look.
+                with contextlib.suppress(OSError):
+                    self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    if self._server:
+                        self._server.close()
+                    await self._listen()
+
     async def close(self) -> None:
         """Let viewers have what is queued for them, then hang up."""
         self._end_listening()
+        if self._keeping:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
         if self._server:
             self._server.close()
         for viewer in self._viewers:
@@ -134,7 +157,7 @@ class Server:
         assert task is not None
         self._connections.add(task)
         try:
-            if _is_own_user(writer):
+            if _is_welcome(writer):
                 await self._serve(reader, writer)
         except (ConnectionError, msgspec.DecodeError):
             pass  # A viewer that broke off or talks nonsense is gone; nothing of the study depends on it.
@@ -255,11 +278,15 @@ class _Viewer:
                 return
 
 
-def _is_own_user(writer: asyncio.StreamWriter) -> bool:
-    """Whether the kernel says that the other end is this user's (Linux; elsewhere the folder's mode is the rule)."""
+def _is_welcome(writer: asyncio.StreamWriter) -> bool:
+    """Whether the kernel says that the other end is this user's and no trial's; where it says nothing, the mode rules.
+
+    A trial that Landlock alone walls off can reach a socket by its path.
+    """
     if not hasattr(socket, "SO_PEERCRED"):
         return True
     with contextlib.suppress(OSError):
         raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        return bool(struct.unpack("3i", raw)[1] == os.getuid())
+        pid, user, _ = struct.unpack("3i", raw)
+        return user == os.getuid() and not of_a_trial(pid)
     return False

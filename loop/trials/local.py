@@ -8,9 +8,11 @@ import json
 import math
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -18,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
-from loop.events import LogLines, Outcome, Step, TrialFinished
-from loop.trials import runner
+from loop.events import LogLines, Outcome, SandboxKind, Step, TrialFinished
+from loop.trials import confine, runner, sandbox
 from loop.trials.output import OutputParser
+from loop.trials.sandbox import Walls
 
 POLL = 0.1
 """Seconds between two looks at the log."""
@@ -29,6 +33,8 @@ STARTING = 30.0
 """Seconds that a runner may take to say that it has started."""
 LOG_LIMIT = 32 * 1024 * 1024
 LINES_A_MESSAGE = 200
+UNWRITABLE = "its output could not be written"
+"""So begins the reason of a trial that was lost to a full or broken disk."""
 CHUNK = 4 * 1024 * 1024
 """Bytes of the log that are read at a time."""
 
@@ -57,6 +63,26 @@ class TrialSpec(msgspec.Struct, frozen=True, kw_only=True):
     budget: float
     timeout: float
     environment: dict[str, str]
+    silence: float
+    """Seconds without output and without work after which the trial is taken to hang."""
+    sandbox: SandboxKind
+    hidden: tuple[Path, ...] = ()
+    """Of the person's: what the sandbox does not show, beside homes and temporary folders."""
+    readable: tuple[Path, ...] = ()
+    """What it shows all the same."""
+    network: bool = False
+    memory: int
+    """Bytes that all its processes may take together."""
+    disk: int
+    """Bytes that it may have written at a time."""
+    processes: int
+    compiled: Path | None = None
+    """Where what the baseline's compilers made is kept for the trials after it."""
+    baseline: bool = False
+
+    @property
+    def control(self) -> Path:
+        return self.folder / "control"
 
 
 class LocalTrial:
@@ -66,7 +92,6 @@ class LocalTrial:
         self.spec = spec
         self._process = process
         self._parser = OutputParser()
-        self._control = spec.folder / "control"
         self._result: TrialFinished | None = None
 
     @classmethod
@@ -133,17 +158,17 @@ class LocalTrial:
 
         Returns when it stands still, or when it has ended meanwhile.
         """
-        (self._control / "pause").touch()
+        (self.spec.folder / "pause").touch()
         while self._alive():
-            if (self._control / "paused").exists():
-                return True
-            if (self._control / "frozen").exists():
+            if (self.spec.folder / "frozen").exists():
                 return False
+            if (self.spec.control / "paused").exists():
+                return True
             await asyncio.sleep(0.02)
         return True
 
     async def resume(self) -> None:
-        (self._control / "pause").unlink(missing_ok=True)
+        (self.spec.folder / "pause").unlink(missing_ok=True)
 
     async def _still_running(self) -> bool:
         """Wait for a moment, or for the runner's end, and tell whether it still runs."""
@@ -203,16 +228,18 @@ class LocalTrial:
                 with contextlib.suppress(OSError):
                     return "killed", None, (self.spec.folder / "kill").read_text(encoding="utf-8")
                 return "killed", None, "its runner was told to end"
-            case "timeout":
+            case "timeout" | "hang":
                 return "timeout", None, exited["reason"]
+            case "unwritable":
+                return "lost", None, f"{UNWRITABLE}: {exited['reason']}"
             case "exited" if exited["exit_code"] == 0:
-                return self._measured()
+                return self._measured(exited)
             case "exited":
                 return "crash", None, self._crash_reason(exited["exit_code"])
             case _:
                 return "crash", None, exited["reason"]
 
-    def _measured(self) -> tuple[Outcome, float | None, str]:
+    def _measured(self, exited: dict[str, Any]) -> tuple[Outcome, float | None, str]:
         metric, values = self.spec.metric, self._parser.summary.get(self.spec.metric, [])
         if not values:
             return "crash", None, f"it printed no {metric}"
@@ -224,30 +251,68 @@ class LocalTrial:
                 None,
                 f"it printed {metric} more than once: {', '.join(f'{value:g}' for value in values[:4])}",
             )
-        return "ok", values[0], ""
+        left = exited.get("left", 0)
+        return "ok", values[0], f"{left} processes that it left running were ended" if left else ""
 
     def _crash_reason(self, code: int) -> str:
         lines = self._parser.last_lines
         if code < 0:
             name = signal.Signals(-code).name if -code in signal.valid_signals() else str(-code)
             return f"ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        if code == confine.UNUSABLE and lines:
+            return lines[-1]
         return f"exit status {code}: {lines[-1]}" if lines else f"exit status {code}, and it printed nothing"
 
 
+def of_a_trial(pid: int) -> bool:
+    """Whether a process, or any that it comes from, is a trial's. However it was forked, a runner is its ancestor."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        return any(runner.__file__ in ancestor.cmdline() for ancestor in (process, *process.parents()))
+    # It has gone, or hides: nobody who may be answered.
+    return True
+
+
 def _start(spec: TrialSpec) -> subprocess.Popen[bytes]:
-    (spec.folder / "control").mkdir(parents=True, exist_ok=True)
+    spec.control.mkdir(parents=True, exist_ok=True)
+    cookie = uuid.uuid4().hex
+    environment = _environment(spec, cookie)
     argv = shlex.split(spec.command)
     if argv[0] in ("python", "python3"):
         argv[0] = sys.executable
-    cookie = uuid.uuid4().hex
+    argv[0] = shutil.which(argv[0], path=environment["PATH"]) or argv[0]
+    walls = Walls(
+        hidden=spec.hidden,
+        readable=spec.readable,
+        source=spec.source.resolve(),
+        control=spec.control.resolve(),
+        scratch=_scratch(spec, cookie),
+        network=spec.network,
+        disk=spec.disk,
+    )
+    argv, variables = sandbox.wrap(spec.sandbox, walls, argv)
+    leave = {}
+    for name in sandbox.CACHES if spec.compiled and spec.sandbox != "off" else ():
+        kept, own = Path(spec.compiled or "") / name, walls.scratch / "tmp" / name
+        if spec.baseline:
+            leave[str(own)] = str(kept)
+        elif kept.is_dir():
+            shutil.copytree(kept, own, symlinks=True)
     task = {
         "argv": argv,
+        "sandbox": spec.sandbox,
         "source": str(spec.source),
+        "control": str(spec.control),
+        "scratch": "" if spec.sandbox == "off" else str(walls.scratch),
+        "folders": [str(folder) for folder in sandbox.folders(spec.sandbox, walls)],
+        "leave": leave,
         "log": str(spec.log),
         "log_limit": LOG_LIMIT,
         "timeout": spec.timeout,
+        "silence": spec.silence,
+        "limits": {"memory": spec.memory, "disk": spec.disk, "processes": spec.processes},
         "cookie": cookie,
-        "environment": _environment(spec, cookie),
+        "environment": {**environment, **variables, **spec.environment},
     }
     (spec.folder / "spec.json").write_text(json.dumps(task), encoding="utf-8")
     return subprocess.Popen(
@@ -257,6 +322,17 @@ def _start(spec: TrialSpec) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def _scratch(spec: TrialSpec, cookie: str) -> Path:
+    """Beside the trial's other files, where it is mounted as /tmp.
+
+    Landlock mounts nothing, and the path of a Unix socket in it must stay below 100 bytes.
+    """
+    if spec.sandbox == "landlock":
+        place = tempfile.gettempdir()
+        return Path(place if len(place) < 40 else "/tmp") / f"labtop-trial-{cookie[:12]}"
+    return spec.folder.resolve() / "scratch"
 
 
 def _environment(spec: TrialSpec, cookie: str) -> dict[str, str]:
@@ -269,20 +345,25 @@ def _environment(spec: TrialSpec, cookie: str) -> dict[str, str]:
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
+        # Where it stands when it is ended by SIGABRT, or crashes in native code, is then in its log.
+        "PYTHONFAULTHANDLER": "1",
         "LABTOP_DEVICE": spec.device,
         "LABTOP_SEED": str(spec.seed),
         "LABTOP_BUDGET": str(spec.budget),
-        "LABTOP_CONTROL": str(spec.folder / "control"),
+        "LABTOP_CONTROL": str(spec.control),
         "LABTOP_TRIAL": cookie,
         **spec.environment,
     }
 
 
 def _end_strays(spec: TrialSpec) -> None:
-    """A runner that was killed left its tree behind; the cookie finds it."""
-    cookie = _load(spec.folder / "spec.json").get("cookie")
+    """A runner that was killed left its tree and its scratch folder behind; the cookie finds the tree."""
+    task = _load(spec.folder / "spec.json")
+    cookie = task.get("cookie")
     while cookie and (strays := runner.marked(cookie)):
         runner.send(strays, signal.SIGKILL)
+    if scratch := task.get("scratch"):
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _read_from(path: Path, offset: int) -> bytes:

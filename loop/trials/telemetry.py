@@ -22,6 +22,9 @@ import psutil
 
 from loop.events import Device, Machine
 
+HELD_SHARE = 0.05
+"""Of a device's memory: more than that, held by nobody's trial, is in the next one's way."""
+
 _devices = msgspec.json.Decoder(tuple[Device, ...])
 
 
@@ -36,6 +39,18 @@ def detect_device() -> Literal["cuda", "mps", "cpu"]:
     except subprocess.TimeoutExpired:
         return "cpu"
     return "cuda" if asked.returncode == 0 and _devices.decode(asked.stdout) else "cpu"
+
+
+def still_held(idle: Machine | None, now: Machine | None) -> str:
+    """What an NVIDIA device holds beyond what it held when idle, in words; "" where that is nothing to speak of."""
+    if idle is None or now is None:
+        return ""
+    for index, (before, device) in enumerate(zip(idle.devices, now.devices, strict=False)):
+        if before.memory_used is not None and device.memory_used is not None and device.memory_total:
+            held = device.memory_used - before.memory_used
+            if held > HELD_SHARE * device.memory_total:
+                return f"device {index} ({device.name}) still holds {held / 2**30:.1f} GiB"
+    return ""
 
 
 async def machine_samples(interval: float) -> AsyncIterator[Machine]:

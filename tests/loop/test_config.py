@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,7 @@ def test_defaults_are_sensible(root):
     config = load(root)
     assert config.metric == "val_bpb" and config.direction == "minimize" and config.agent == "search"
     assert config.budget_for("cpu") == 20 and config.budget_for("cuda") == 300
-    assert config.timeout_for(20) == 360
+    assert config.timeout_for(20) == 660
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,10 @@ def test_defaults_are_sensible(root):
         ('frozen = ["./train.py"]', "labtop.toml:3: frozen: ./train.py must be written train.py"),
         ('frozen = ["a/../../train.py"]', "labtop.toml:3: frozen: a/../../train.py must be a path inside the study"),
         ("max_failures = 0", "labtop.toml:3: max_failures"),
+        ("silence = 0", "labtop.toml:3: silence: a number of seconds above 0"),
+        ("limits = { processes = 0 }", "labtop.toml:3: limits: processes: a number above 0"),
+        ("limits = { ram = 3 }", "labtop.toml:3: limits"),
+        ('sandbox = "none"', "labtop.toml:3: sandbox = 'none'"),
         ('direction = "up"', "labtop.toml:3: direction = 'up'"),
         ('program = "gone.md"', "labtop.toml:3: program: there is no file gone.md"),
         ('frozen = ["../other.py"]', "labtop.toml:3: frozen: ../other.py must be a path inside the study"),
@@ -131,6 +136,15 @@ def test_a_file_that_is_no_text_is_named(root, name):
     (root / name).write_bytes(b"[tool.labtop]\n# \xff\n")
     with pytest.raises(ConfigError, match=f"{name}: .*UTF-8"):
         load(root)
+
+
+def test_what_a_trial_may_read_is_written_as_in_a_shell(root, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("DATA", "/data")
+    monkeypatch.delenv("NOWHERE", raising=False)
+    (root / "labtop.toml").write_text(f"{GOOD}readable = ['~/sets', '$DATA/text', '$NOWHERE/x', 'corpus']\n")
+    shown = load(root).readable_in(root)
+    assert shown == (Path("/home/ada/sets"), Path("/data/text"), root / "corpus")
 
 
 def test_an_empty_command_is_refused(root):

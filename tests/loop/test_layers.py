@@ -18,7 +18,8 @@ FLOORS = (
     ("agents.prompt", "agents.reply"),
     ("agents",),
     ("trials.local", "trials.telemetry", "workspace", "briefing", "results", "judge", "remote.client"),
-    ("trials.runner", "trials.output", "study", "remote.wire", "guard", "constants", "patch"),
+    ("trials.sandbox",),
+    ("trials.runner", "trials.confine", "trials.output", "study", "remote.wire", "guard", "constants", "patch"),
     ("state", "journal", "config", "commands"),
     ("events",),
 )

@@ -118,6 +118,7 @@ def test_a_lock_that_a_killed_engine_left_does_not_stop_the_next(repository):
     theirs.touch()
     again = Workspace(repository, "t")
     again.advance(experiment(again, 1, "x = 1\n"), again.head())
+    assert again.cleared == ("refs/heads/labtop/t.lock",) and not workspace.cleared
     assert theirs.exists(), "a lock of the person's own git is none of the engine's"
 
 

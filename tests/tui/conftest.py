@@ -21,7 +21,7 @@ from loop.state import fold
 from tui.app import LabtopApp
 
 SIZE = (120, 40)
-PATIENCE = 60.0
+PATIENCE = 300.0
 """Seconds that a condition may take on a machine that is busy."""
 
 
@@ -93,11 +93,12 @@ def edit_trainer(lab) -> Callable[[str, str], None]:
 @pytest.fixture
 def held(lab, edit_trainer) -> Callable[[], None]:
     """Keeps every training but the baseline's between two steps, where it can be paused, until this is called."""
-    gate = lab.root / ".labtop" / "held"
-    gate.parent.mkdir()
+    gate = lab.root / ".labtop" / "gate" / "held"
+    gate.parent.mkdir(parents=True)
     gate.touch()
     settings = lab.root / "labtop.toml"
-    settings.write_text(settings.read_text().replace("timeout = 60", "timeout = 600"))
+    text = settings.read_text().replace("timeout = 600", "timeout = 6000")
+    settings.write_text(f"{text}readable = ['.labtop/gate']\n")
     edit_trainer(
         "        time.sleep(SECONDS / STEPS)\n",
         "        changed = (LEARNING_RATE, WIDTH, DEPTH, STEPS, SECONDS) != (0.02, 64, 4, 5, 0.0)\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE = 90.0
+from tui import doctor
+
+PATIENCE = 600.0
 """Seconds that a condition may take on a machine that is busy."""
 
 COMMANDS = ("run", "attach", "status", "pause", "resume", "step", "reject", "keep", "note", "stop", "doctor")
@@ -281,10 +284,27 @@ def test_the_command_line_and_the_cockpit_load_no_heavy_library():
 def test_doctor_says_what_is_there_and_what_to_do(labtop, repository):
     done = labtop("doctor")
     assert done.returncode == 0 and done.stdout.endswith("ready\n")
-    assert "'python train.py' edits train.py" in done.stdout and "trials run as you" in done.stdout
+    assert "'python train.py' edits train.py" in done.stdout and "sandbox " in done.stdout
+    settings = (repository / "labtop.toml").read_text()
+    (repository / "labtop.toml").write_text(settings + 'sandbox = "off"\n')
+    assert [finding.what for finding in doctor.sandbox(repository)] == [
+        "sandbox off: trials run as you, without a sandbox"
+    ]
     (repository / "program.md").unlink()
     done = labtop("doctor")
     assert done.returncode == 1 and "there is no file program.md" in done.stdout
+
+
+def test_doctor_prints_a_unit_that_starts_this_very_engine(labtop, repository):
+    unit = labtop("doctor", "--unit", "--tag", "night").stdout
+    command = next(line for line in unit.splitlines() if line.startswith("ExecStart=")).removeprefix("ExecStart=")
+    engine = subprocess.Popen(shlex.split(command), cwd=repository, stdout=subprocess.PIPE, text=True)
+    try:
+        assert engine.stdout is not None and engine.stdout.readline() == "ready\n"
+        assert labtop("status", "--tag", "night").returncode in (0, 3)
+    finally:
+        engine.send_signal(signal.SIGTERM)
+        assert engine.wait(PATIENCE) == 0
 
 
 def git(root: Path, *words: str) -> str:

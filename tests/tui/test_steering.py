@@ -7,7 +7,7 @@ from loop import commands
 
 async def waits_with_a_discarded_experiment(lab, engine, until):
     """Pauses the engine between two experiments, the first of which was discarded."""
-    await until(lambda: any(e.verdict == "discard" for e in engine.state.experiments), "an experiment is discarded", 60)
+    await until(lambda: any(e.verdict == "discard" for e in engine.state.experiments), "an experiment is discarded")
     await engine.do(commands.Pause())
     if engine.state.current is not None:
         await engine.do(commands.Reject(why="only in the way"))
@@ -70,7 +70,7 @@ async def test_x_asks_why_and_rejects_only_on_its_own_key(lab, cockpit, held, un
         await sees(app, "Enter does nothing here")
         assert engine.state.experiments[1].verdict is None
         await pilot.press("ctrl+r")
-        await until(lambda: engine.state.experiments[1].verdict == "reject", "0001 is rejected", 60)
+        await until(lambda: engine.state.experiments[1].verdict == "reject", "0001 is rejected")
         assert engine.state.experiments[1].reason == "no [/] good"
         screen = await sees(app, "0001 reject: no [/] good")
         assert any("0001" in line and " reject " in line for line in screen.splitlines())
@@ -95,8 +95,8 @@ async def test_a_rejection_written_too_long_does_not_hit_the_next_experiment(lab
         await pilot.press("x")
         await sees(app, "reject 0001")
         held()
-        await until(lambda: engine.state.experiments[1].verdict is not None, "0001 is decided", 60)
-        await until(lambda: app.view.state.experiments[1].verdict is not None, "the cockpit knows", 60)
+        await until(lambda: engine.state.experiments[1].verdict is not None, "0001 is decided")
+        await until(lambda: app.view.state.experiments[1].verdict is not None, "the cockpit knows")
         await pilot.press(*"late", "ctrl+r")
         await sees(app, "was decided meanwhile")
         assert engine.state.counts()["reject"] == 0
@@ -120,7 +120,7 @@ async def test_k_keeps_the_experiment_under_the_cursor(lab, cockpit, until, sees
         await pilot.press(*"simpler", "enter")
         assert engine.state.incumbent == 0
         await pilot.press("ctrl+k")
-        await until(lambda: engine.state.incumbent == chosen.number, "it is the incumbent", 60)
+        await until(lambda: engine.state.incumbent == chosen.number, "it is the incumbent")
         await sees(app, f"best {engine.state.best.value:.4f} {chosen.number:04d}")
         assert engine.state.best.reason == "simpler" and engine.state.best.by == "person"
 
@@ -131,7 +131,7 @@ async def test_m_tells_the_agent(lab, cockpit, until, sees):
         await pilot.press("m")
         await sees(app, "message to the agent")
         await pilot.press(*"try depth 1", "enter")
-        await until(lambda: engine.state.notes == ["try depth 1"], "the note is there", 60)
+        await until(lambda: engine.state.notes == ["try depth 1"], "the note is there")
         await sees(app, "noted")
 
 
@@ -144,12 +144,12 @@ async def test_e_edits_program_md(lab, cockpit, until, sees):
         await pilot.press("e")
         await sees(app, "Make it better.", "as it stands on disk")
         await pilot.press(*"Now. ", "ctrl+s")
-        await until(lambda: path.read_text() == "Now. Make it better.\n", "it is saved", 60)
+        await until(lambda: path.read_text() == "Now. Make it better.\n", "it is saved")
         assert path.stat().st_mode & 0o777 == 0o640
         assert {p.name for p in lab.root.iterdir()} == {
             ".git", ".gitignore", ".labtop", "labtop.toml", "program.md", "train.py",
         }  # fmt: skip
-        await until(lambda: engine.state.spec == 2, "the engine has read it", 60)
+        await until(lambda: engine.state.spec == 2, "the engine has read it")
         await pilot.press("escape")
         await sees(app, "program.md 2")
 
@@ -165,7 +165,7 @@ async def test_the_editor_does_not_overwrite_an_outside_edit(lab, cockpit, until
         await sees(app, "changed on disk since you opened it")
         assert path.read_text() == "Someone else's.\n"
         await pilot.press("ctrl+o")
-        await until(lambda: path.read_text() == "Mine. Make it better.\n", "mine is saved", 60)
+        await until(lambda: path.read_text() == "Mine. Make it better.\n", "mine is saved")
         path.write_text("Again.\n")
         await pilot.press("x", "ctrl+s")
         await sees(app, "changed on disk since you opened it")
@@ -210,7 +210,7 @@ async def test_q_and_ctrl_c_detach_and_the_engine_goes_on(lab, cockpit, until, s
             )
             assert not engine.task.done() and engine.state.mode == "running"
             tried = engine.state.tried
-            await until(lambda tried=tried: engine.state.tried > tried, "it does go on", 60)
+            await until(lambda tried=tried: engine.state.tried > tried, "it does go on")
 
 
 async def test_a_second_view_shows_what_the_first_one_did(lab, cockpit, held, until, sees):
@@ -237,7 +237,7 @@ async def test_capital_q_stops_the_engine_only_with_the_tag(lab, cockpit, held, 
         await sees(app, "▸ now")
         assert engine._stopping is None
         await pilot.press("t", "enter")
-        await until(lambda: engine.task.done(), "the engine has ended", 60)
+        await until(lambda: engine.task.done(), "the engine has ended")
         await sees(app, "STOPPED", "stopped by a person")
         await pilot.press("p")
         await sees(app, "the engine has ended; nothing can be asked of it")

@@ -62,6 +62,11 @@ def second_line(view: View, width: int) -> Text:
         (words.one_line(state.branch), look.BLUE),
         (f" · {agent} · {state.device} · {words.duration(state.budget)} a trial", look.FAINT),
     )
+    walls = Text()
+    if state.sandbox == "off":
+        left.append(" · NO SANDBOX", look.AMBER)
+    elif state.sandbox:
+        walls.append(f" · sandbox {words.one_line(state.sandbox)}", look.FAINT)
     spec = Text(f" · program.md {state.spec}", look.FAINT) if state.spec else Text()
     counts = state.counts()
     right = Text(f"{state.tried} tried", look.INK)
@@ -73,7 +78,8 @@ def second_line(view: View, width: int) -> Text:
     if rate is not None:
         fuller.append(f"   {rate:.3g}/h" if rate < 1000 else f"   {words.amount(rate)}/h", look.INK)
     short = Text(words.one_line(state.branch), look.BLUE)
-    return fitted([(left + spec, fuller), (left, fuller), (short, fuller), (short, right), (short, Text())], width)
+    choices = [(left + spec + walls, fuller), (left + spec, fuller), (left, fuller), (short, fuller), (short, right)]
+    return fitted([*choices, (short, Text())], width)
 
 
 def fitted(choices: Sequence[tuple[Text, Text]], width: int) -> Text:

@@ -589,7 +589,7 @@ def assert_without_key(folder):
 async def engine_with(root, model, monkeypatch, experiments):
     monkeypatch.setenv("OPENAI_BASE_URL", model.url)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    study = Study(root=root, tag="t", config=load(root), device="cpu", budget=1.0, agent="openai:fake")
+    study = Study(root=root, tag="t", config=load(root), device="cpu", budget=1.0, agent="openai:fake", sandbox="off")
     journal = Journal(study.journal)
     try:
         yield Engine(

@@ -45,7 +45,7 @@ class Cardboard:
 
     def __init__(self, root: Path) -> None:
         config = Config(command="x", editable=("train.py",))
-        self.study = Study(root=root, tag="t", config=config, device="cpu", budget=1.0, agent="search")
+        self.study = Study(root=root, tag="t", config=config, device="cpu", budget=1.0, agent="search", sandbox="off")
         self.state = StudyState()
         self.commands: list[commands.AnyCommand] = []
         self.hold = asyncio.Event()
