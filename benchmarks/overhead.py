@@ -27,6 +27,7 @@ from loop.engine import Engine
 from loop.events import Decided, Record
 from loop.journal import Journal
 from loop.study import Study
+from loop.trials.sandbox import choose
 from loop.workspace import Workspace
 
 LIMIT_MS, GROWTH = 150.0, 1.2
@@ -87,7 +88,8 @@ def make_repository(root: Path) -> None:
 
 async def measure(root: Path, experiments: int) -> list[float]:
     """The overhead in ms of each experiment after the baseline, in the study at `root`."""
-    study = Study(root=root, tag="bench", config=load(root), device="cpu", budget=1.0, agent="search")
+    walls = choose("auto")
+    study = Study(root=root, tag="bench", config=load(root), device="cpu", budget=1.0, agent="search", sandbox=walls)
     journal = Journal(study.journal)
     engine = Engine(
         study,
