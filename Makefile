@@ -5,17 +5,14 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := run
-.PHONY: run test faults check bench clean
+.PHONY: run test check bench clean
 
 run: $(READY)
 	@$(BIN)/python -m trainer.prepare
 	@$(BIN)/labtop run
 
 test: $(READY)
-	$(BIN)/python -m pytest $(TESTS)
-
-faults: $(READY)
-	$(BIN)/python -m pytest -m faults tests/faults
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(TESTS)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import sysconfig
 import tomllib
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -42,9 +44,30 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     timeout: float | None = None
     """Wall time of a whole trial, pauses not counted. None: three budgets and ten minutes: what hangs is found by its
     silence, and on a machine that others keep busy a second of CPU time may take ten."""
+    policy: Literal["greedy", "margin", "confirm"] = "confirm"
+    """What is kept: whatever was better once; better once by the margin; or what further seeds confirm."""
     margin: float = 0.0
     """By how much a change must be better to be kept."""
+    false_keep: float = 0.05
+    """Of what `confirm` keeps, the share that may be luck."""
+    replicates: int = 4
+    """Trials of the baseline, at most: what they differ by is the noise that everything is held against."""
+    confirmations: int = 8
+    """Trials of one experiment, at most."""
+    sentinel: int = 20
+    """After so many experiments without a trial of the incumbent it is measured again, lest the machine has changed.
+    0: never."""
+    simplify: bool = False
+    """Whether what is equal within noise is kept where it has fewer lines or takes less memory."""
+    at_most: dict[str, float] = {}
+    """Numbers of the summary block, `changed_lines` or `wall_seconds`, and what each may come to."""
+    repeats: Literal["refuse", "rerun"] = "refuse"
+    """What becomes of a proposal that was tried before."""
+    audit: str = ""
+    """A command that measures what a trial hands over, from the files as the study found them. "": the script's own
+    word is taken for it."""
     seed: int = 1337
+    """Of each experiment's first trial; further ones count on from there."""
     agent: str = "search"
     max_failures: int = 5
     """After so many proposals in a row that came to nothing the study waits for a person."""
@@ -58,6 +81,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     readable: tuple[str, ...] = ()
     """Files and folders that trials see although they lie in a home, the repository or a temporary folder. `~` and
     `$NAME` stand for what they stand for in a shell; what does not exist is left out."""
+    hidden: tuple[str, ...] = ()
+    """Files and folders that trials must not see, written like `readable`; `$SITE_PACKAGES` is where the packages of
+    this Python are."""
     network: bool = False
     """Whether trials may reach the network."""
 
@@ -67,12 +93,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def readable_in(self, root: Path) -> tuple[Path, ...]:
         """The paths of `readable` as they are on this machine; relative ones are below `root`."""
-        expanded = (os.path.expandvars(name) for name in self.readable)
-        return tuple(root / Path(name).expanduser() for name in expanded if "$" not in name)
+        return _places(self.readable, root)
+
+    def hidden_in(self, root: Path) -> tuple[Path, ...]:
+        """The same of `hidden`."""
+        return _places(self.hidden, root)
 
     def timeout_for(self, budget: float) -> float:
         """After how many seconds of wall time a trial with this budget is ended."""
         return self.timeout if self.timeout is not None else 3 * budget + 600
+
+
+def _places(names: Iterable[str], root: Path) -> tuple[Path, ...]:
+    """Names as a shell would read them; one with a variable that is not set names nothing."""
+    packages = sysconfig.get_path("purelib")
+    expanded = (os.path.expandvars(name.replace("$SITE_PACKAGES", packages)) for name in names)
+    return tuple(root / Path(name).expanduser() for name in expanded if "$" not in name)
 
 
 def find_root(start: Path) -> Path:
@@ -122,8 +158,11 @@ def load(root: Path) -> Config:
     for limit in ("memory_gb", "disk_gb", "processes"):
         if (value := getattr(config.limits, limit)) is not None and not 0 < value < float("inf"):
             raise refuse("limits", f"{limit}: a number above 0 is wanted, not {value}")
-    if config.max_failures < 1:
-        raise refuse("max_failures", "at least 1 is wanted")
+    for key, least in (("max_failures", 1), ("replicates", 1), ("confirmations", 2), ("sentinel", 0)):
+        if getattr(config, key) < least:
+            raise refuse(key, f"at least {least} is wanted")
+    if not 0 < config.false_keep < 1:
+        raise refuse("false_keep", f"a share between 0 and 1 is wanted, not {config.false_keep}")
     if not config.command.strip():
         raise refuse("command", "it is empty")
     if not config.editable:

@@ -13,33 +13,36 @@ import hashlib
 import os
 import shutil
 import socket
-import time
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
-import psutil
 import watchfiles
+from msgspec.structs import replace
 
 from loop import commands, guard, judge, results
 from loop import events as ev
 from loop.agents import Agent, Failed, Proposal, Status, Text, Thought, ToolUse
 from loop.briefing import brief
+from loop.cautions import cautions
 from loop.commands import AnyCommand, Reply
 from loop.constants import constant_changes
-from loop.events import AgentDelta, AnyEvent, AnyTelemetry, Change, Machine, Record
+from loop.events import AgentDelta, AnyEvent, AnyTelemetry, Change, Record
 from loop.journal import Journal, JournalFull
+from loop.judge import Judgement, More, Rules
+from loop.lane import Lane
+from loop.noise import Noise
 from loop.patch import EditError, apply_edits, count_lines, unified_diff
-from loop.state import BASELINE, Experiment, Trial, fold
-from loop.study import Study, socket_path
-from loop.trials.local import UNWRITABLE, LocalTrial, TrialSpec
+from loop.state import BASELINE, Experiment, fold, noise_of
+from loop.study import Study
 from loop.trials.output import clean
-from loop.trials.telemetry import machine_samples, still_held
+from loop.trials.telemetry import machine_samples
 from loop.workspace import Workspace, WorkspaceError
 
 TRIALS_AT_MOST = 3
-"""So often an experiment is run when its trials come to no result through no fault of their own."""
+"""So often an experiment is run on one seed when that comes to no result through no fault of its own."""
 
 LONGEST_WAIT = 300.0
 """Seconds between two asks of an agent that keeps failing."""
@@ -47,8 +50,11 @@ LONGEST_WAIT = 300.0
 MACHINE_INTERVAL = 1.0
 """Seconds between two readings of the machine."""
 
-FREEING = 30.0
-"""Seconds that a device has to give back a trial's memory before no other trial is sent there."""
+LIGHTER = 0.95
+"""Of the incumbent's memory: what takes less than this share is simpler."""
+
+SLOWER = 0.85
+"""Of the incumbent's earlier speed: below this share the machine is not what it was."""
 
 LITTLE = 2**20
 """Bytes free on a disk that is as good as full."""
@@ -84,16 +90,12 @@ class Engine:
         self._opened = asyncio.Event()
         self._stopping: Literal["after", "now"] | None = None
         self._turn: asyncio.Task[Proposal | Failed] | None = None
-        self._trial: LocalTrial | None = None
-        self._trial_ready = asyncio.Event()
+        self.lane = Lane(study, workspace, self.state, record=self._record, publish=self._publish)
         self._feedback: list[str] = []
         self._stopper: asyncio.Task[Reply] | None = None
         self._texts: dict[str, dict[str, str]] = {}
         self._unsettled = False
         """A verdict is journalled, and the branch or the table does not show it yet."""
-        self._machine: Machine | None = None
-        self._idle_machine: Machine | None = None
-        """The readings before the first trial of this engine."""
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with every record and telemetry message from now on. Returns what ends that."""
@@ -164,6 +166,7 @@ class Engine:
                     budget=study.budget,
                     device=study.device,
                     command=config.command,
+                    audit=config.audit,
                 )
             )
         await self._record(
@@ -204,6 +207,7 @@ class Engine:
             ("direction", state.direction, study.config.direction),
             ("budget", state.budget, study.budget),
             ("device", state.device, study.device),
+            ("audit", state.audit or "none", study.config.audit or "none"),
         ):
             if was != now:
                 raise StudyMismatch(
@@ -213,29 +217,18 @@ class Engine:
 
     async def _recover(self) -> None:
         """Do again what the journal says was decided, where the last engine may have died before doing it."""
-        best, latest = self.state.best, self.state.experiments[-1:]
+        best, latest, measuring = self.state.best, self.state.experiments[-1:], self.state.measuring
         for experiment in latest:
             if experiment.commit:
                 await asyncio.to_thread(self._workspace.record, experiment.number, experiment.commit)
+        for experiment in self.state.experiments:
             trial = experiment.trial
-            if experiment.stage == "decided" and trial and trial.outcome is None:
-                await self._end_orphan(experiment, trial)
+            if trial and trial.outcome is None and experiment is not measuring and experiment.stage == "decided":
+                await self.lane.end_orphan(experiment, trial)
         if best and best.commit:
             await self._move_branch(best.commit)
         if self.state.experiments:
             await asyncio.to_thread(results.write, self.study.results, self.state)
-
-    async def _end_orphan(self, experiment: Experiment, trial: Trial) -> None:
-        orphan = await LocalTrial.adopt(self._trial_spec(experiment, trial))
-        if orphan is None:
-            reason = "it never started"
-            finished = ev.TrialFinished(number=experiment.number, trial=trial.trial, outcome="lost", reason=reason)
-        else:
-            await orphan.kill(experiment.reason)
-            async for message in orphan.follow():
-                self._publish(message)
-            finished = orphan.result()
-        await self._record(finished)
 
     def _end(self) -> str | None:
         """Why the engine should end now, or None."""
@@ -246,6 +239,7 @@ class Engine:
         limit = self.state.limit
         if (
             current is None
+            and self.state.measuring is None
             and not self._unsettled
             and limit is not None
             and self.state.best is not None
@@ -282,16 +276,21 @@ class Engine:
         if self._unsettled:
             await self._settle(move=True)
             return
-        experiment = self.state.current
+        if (measuring := self.state.measuring) and measuring.trial:
+            await self._measure(measuring, measuring.trial.seed)
+            return
+        experiment, best = self.state.current, self.state.best
         match experiment.stage if experiment else "proposing":
-            case "proposing" if self.state.best is None:
+            case "proposing" if best is None:
                 await self._take_baseline()
+            case "proposing" if best and self._sentinel_due(best):
+                await self._measure(best, _new_seed(best))
             case "proposing":
                 await self._propose()
-            case "proposed" | "training":
-                await self._train()
-            case "trained":
-                await self._judge()
+            case "proposed" if experiment:
+                await self._measure(experiment, next(iter(best.values if best else ()), self.study.config.seed))
+            case "trained" if experiment:
+                await self._judge(experiment)
 
     def _next_number(self) -> int:
         return self.state.current.number if self.state.current else len(self.state.experiments)
@@ -384,7 +383,14 @@ class Engine:
             for experiment in self.state.experiments
             if experiment.fingerprint and experiment.number != number
         }
-        guard.check(files, changed, editable=config.editable, frozen=config.frozen, tried=tried)
+        guard.check(
+            files,
+            changed,
+            editable=config.editable,
+            frozen=config.frozen,
+            tried=tried,
+            repeats=config.repeats == "rerun",
+        )
         diff = unified_diff(files, changed)
         await asyncio.to_thread(_write, self.study.diff(number), diff)
         self._publish(ev.DraftDiff(number=number, diff=diff))
@@ -398,6 +404,7 @@ class Engine:
         for path in sorted(changed):
             if path.endswith(".py"):
                 moved += constant_changes(files[path], changed[path], self.state.device)
+        odd = await asyncio.to_thread(cautions, files, changed, metric=config.metric)
         async with self._deciding:
             if self.state.experiments[number].stage == "decided":
                 return
@@ -411,6 +418,7 @@ class Engine:
                     added=added,
                     removed=removed,
                     fingerprint=guard.fingerprint({**files, **changed}),
+                    cautions=odd,
                 )
             )
         self._feedback.clear()
@@ -432,144 +440,159 @@ class Engine:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), wait)
 
-    def _trial_spec(self, experiment: Experiment, trial: Trial) -> TrialSpec:
-        study, number, limits = self.study, experiment.number, self.study.config.limits
-        folder = study.trial(number, trial.trial)
-        return TrialSpec(
-            number=number,
-            trial=trial.trial,
-            command=study.config.command,
-            source=folder / "source",
-            folder=folder,
-            log=study.log(number, trial.trial),
-            metrics=study.metrics(number, trial.trial),
-            metric=study.config.metric,
-            device=trial.device,
-            seed=trial.seed,
-            budget=trial.budget,
-            timeout=study.config.timeout_for(trial.budget),
-            environment=study.config.environment,
-            silence=study.config.silence,
-            sandbox=study.sandbox,
-            hidden=(study.root, socket_path(study.root, study.tag).parent),
-            readable=study.config.readable_in(study.root),
-            network=study.config.network,
-            memory=int((limits.memory_gb or 0) * 2**30) or int(0.9 * psutil.virtual_memory().total),
-            disk=int(limits.disk_gb * 2**30),
-            processes=limits.processes,
-            compiled=study.folder / "compiled",
-            baseline=experiment.agent == BASELINE,
-        )
-
-    async def _train(self) -> None:
-        """Run the experiment's next trial, or adopt the one that a dead engine left running, to its end."""
-        experiment = self.state.current
-        assert experiment is not None and experiment.commit is not None
-        self._trial_ready.clear()
-        try:
-            self._trial = trial = await self._launch(experiment)
-            self._trial_ready.set()
-            async for message in trial.follow():
-                self._publish(message)
-        finally:
-            self._trial = None
-            self._trial_ready.set()  # Whoever waits for a trial to act on must learn that there is none.
-        result = trial.result()
-        await self._record(result)
-        if self.state.current is None:
-            # It was decided while it trained, and its row lacks what is known only now.
+    async def _measure(self, experiment: Experiment, seed: int) -> None:
+        """One trial of the experiment, new or left by a dead engine, with its audit; or the audit that is still due."""
+        number, trial = experiment.number, experiment.trial
+        if trial is None or not self.state.needs_audit(trial):
+            await self.lane.train(experiment, seed)
+        if (waiting := self.state.measuring) and waiting.number == number and self._stopping != "now":
+            await self.lane.audit(waiting)
+        if (waiting := self.state.measuring) is None or waiting.number != number:
+            await self.lane.clear(self.state.experiments[number])
+        if self.state.current is None or self.state.current.number != number:
+            # The row of what was decided before shows what is known only now.
             await asyncio.to_thread(results.write, self.study.results, self.state)
-        await asyncio.to_thread(shutil.rmtree, trial.spec.source, ignore_errors=True)
-        if result.outcome == "lost" and result.reason.startswith(UNWRITABLE):
-            await self._record(ev.Paused(by="engine", reason=f"{result.reason}. Mend that, and resume"))
-        elif self.state.device.startswith("cuda"):
-            await self._wait_for_device(experiment.number)
-
-    async def _launch(self, experiment: Experiment) -> LocalTrial:
-        """The experiment's next trial; or the one that a dead engine left, running or ended."""
-        assert experiment.commit is not None
-        trial = None
-        if experiment.stage == "training" and experiment.trial:
-            spec = self._trial_spec(experiment, experiment.trial)
-            trial = await LocalTrial.adopt(spec)
-            if trial is not None:
-                # Whoever paused it is gone with the engine that was asked.
-                await trial.resume()
-                if _paused(experiment):
-                    await self._record(ev.TrialResumed(number=experiment.number, trial=experiment.trial.trial))
-        else:
-            started = ev.TrialStarted(
-                number=experiment.number,
-                trial=len(experiment.trials) + 1,
-                device=self.study.device,
-                seed=self.study.config.seed,
-                budget=self.study.budget,
-                sandbox=self.study.sandbox,
-            )
-            await self._record(started)
-            latest = self.state.experiments[experiment.number].trial
-            assert latest is not None
-            spec = self._trial_spec(experiment, latest)
-        if trial is None:
-            await asyncio.to_thread(self._workspace.export, experiment.commit, spec.source)
-            self._idle_machine = self._idle_machine or self._machine
-            trial = await LocalTrial.launch(spec)
-        return trial
-
-    async def _wait_for_device(self, number: int) -> None:
-        """Until the device has given back what the trial took; a process that hangs in the driver may never do so."""
-        deadline = time.monotonic() + FREEING
-        while held := still_held(self._idle_machine, self._machine):
-            if time.monotonic() > deadline:
-                self._idle_machine = None  # A person has looked at it by the time this goes on.
-                said = f"{held} {FREEING:.0f} s after {number:04d} ended; free it (nvidia-smi shows whose), and resume"
-                await self._record(ev.Paused(by="engine", reason=said))
-                return
-            await asyncio.sleep(MACHINE_INTERVAL)
-
-    async def _judge(self) -> None:
-        experiment = self.state.current
-        assert experiment is not None and experiment.trial is not None
-        trial = experiment.trial
-        if trial.outcome in ("lost", "killed") and len(experiment.trials) < TRIALS_AT_MOST:
-            await self._train()
-            return
         best = self.state.best
-        verdict = judge.judge(
-            trial.value if trial.outcome == "ok" else None,
-            best.value if best else None,
-            direction=self.state.direction,
-            margin=self.study.config.margin,
-            failure=trial.reason,
-        )
-        outcome, reason = verdict.verdict, verdict.reason
-        if outcome == "keep" and trial.disturbed:
-            if len(experiment.trials) < TRIALS_AT_MOST:
-                await self._train()
-                return
+        if best and best.number == number and best.trial and best.trial.counts:
+            await self._look_for_drift(best)
+
+    def _sentinel_due(self, best: Experiment) -> bool:
+        """Whether the incumbent should be measured again: it was not for long, or the last time it was odd."""
+        every, last = self.study.config.sentinel, best.trial
+        if self.study.config.policy != "confirm" or not every or last is None or not best.values:
+            return False
+        since = sum(1 for experiment in self.state.experiments if (experiment.ended or 0.0) > (last.ended or 0.0))
+        odd, twice = self._odd(best)
+        return since >= every or (since == 0 and odd is not None and not twice)
+
+    async def _look_for_drift(self, best: Experiment) -> None:
+        """Say where the incumbent, measured again, is not what it was; and where it stays so, count from there."""
+        last = best.trial
+        assert last is not None
+        earlier = [trial for trial in best.trials if trial.trial >= best.counted_from and trial.counts][:-1]
+        speeds = [speed for trial in earlier if (speed := trial.summary.get("tokens_per_second"))]
+        speed = last.summary.get("tokens_per_second")
+        if speeds and speed and speed < SLOWER * median(speeds):
+            share = 100 * (1 - speed / median(speeds))
+            said = f"the machine is slower: {best.number:04d}, the incumbent, made {share:.0f} % fewer tokens a second"
+            await self._record(ev.Warned(text=f"{said} than before; does somebody share it?"))
+        odd, twice = self._odd(best)
+        if odd is None:
+            return
+        way = "better" if (odd < 0) == (self.state.direction == "minimize") else "worse"
+        how = f"{best.number:04d}, the incumbent, came out {abs(odd):.1f} standard errors {way} than before"
+        if twice:
+            reason = f"{how}, twice: the machine has changed, and only what was measured since counts"
+            since = ev.Rebased(number=best.number, trial=earlier[-1].trial, reason=reason)
+            await self._record(since, ev.Warned(text=reason))
+            await asyncio.to_thread(results.write, self.study.results, self.state)
+        else:
+            await self._record(ev.Warned(text=f"{how}, measured again; it is looked at once more"))
+
+    def _odd(self, best: Experiment) -> tuple[float | None, bool]:
+        """By how many standard errors the incumbent's latest trial is off those before, if that is no luck; and
+        whether the one before it was off as well, the same way."""
+        values = list(best.values.values())
+        if len(values) > 2:
+            noise = self._noise_before(best, 2)
+            last, before = (judge.drifted(value, values[:-2], noise) for value in values[:-3:-1])
+            if last and before and last * before > 0:
+                return last, True
+        return judge.drifted(values[-1], values[:-1], self._noise_before(best, 1)), False
+
+    def _noise_before(self, best: Experiment, trials: int) -> Noise:
+        """The noise as it was known before the incumbent's latest `trials`: what is odd must not set the measure."""
+        earlier = replace(best, trials=best.trials[:-trials])
+        decided = [experiment for experiment in self.state.experiments if experiment.stage == "decided"]
+        return noise_of([earlier if experiment.number == best.number else experiment for experiment in decided])
+
+    async def _judge(self, experiment: Experiment) -> None:
+        """A verdict, or the trial that is wanted before there can be one."""
+        best, trial = self.state.best, experiment.trial
+        assert trial is not None
+        again = sum(1 for other in experiment.trials if other.seed == trial.seed) < TRIALS_AT_MOST
+        verdict: Judgement | More
+        if trial.outcome in ("lost", "killed") and again:
+            await self._measure(experiment, trial.seed)
+            return
+        if trial.outcome != "ok":
+            verdict = judge.crashed(trial.reason)
+        elif trial.colour == "red":
+            verdict = Judgement("discard", f"its score does not count: {'; '.join(trial.findings)}")
+        elif trial.disturbed:
             # The clock of a frozen process goes on, so that what it measured is no measurement.
-            outcome, reason = "discard", f"{reason}, but it was frozen by a pause in each of {TRIALS_AT_MOST} trials"
-        if trial.outcome == "ok" and trial.reason:
-            reason = f"{reason}; {trial.reason}"
+            if again:
+                await self._measure(experiment, trial.seed)
+                return
+            verdict = Judgement("discard", f"it was frozen by a pause in each of {TRIALS_AT_MOST} trials")
+        else:
+            verdict = self._compare(experiment, best)
+        if isinstance(verdict, More):
+            await self._run_more(verdict, experiment, best)
+            return
+        reason = "; ".join([verdict.reason, *self._remarks(experiment, best)])
         async with self._deciding:
             if self.state.current is None:
                 return
             await self._decide(
                 ev.Decided(
                     number=experiment.number,
-                    verdict=outcome,
+                    verdict=verdict.verdict,
                     reason=reason,
-                    value=trial.value,
+                    value=None if verdict.verdict == "crash" else experiment.mean,
                     delta=verdict.delta,
+                    sigma=verdict.sigma,
+                    low=verdict.low,
+                    high=verdict.high,
                 )
             )
         if self.state.best is None:
-            await self._record(
-                ev.Paused(
-                    by="engine",
-                    reason=f"the unchanged script does not run: {trial.reason}. Mend it, commit, and resume",
-                )
-            )
+            said = f"the unchanged script does not run: {verdict.reason}. Mend it, commit, and resume"
+            await self._record(ev.Paused(by="engine", reason=said))
+
+    def _compare(self, experiment: Experiment, best: Experiment | None) -> Judgement | More:
+        config, trial = self.study.config, experiment.trial
+        assert trial is not None
+        used = {
+            **trial.summary,
+            "wall_seconds": trial.wall_seconds,
+            "changed_lines": float(experiment.added + experiment.removed),
+        }
+        if best and (passed := judge.over_limits(used, config.at_most)):
+            return Judgement("discard", f"over a limit of the settings: {passed}")
+        rules = Rules(
+            policy=config.policy,
+            direction=self.state.direction,
+            margin=config.margin,
+            false_keep=config.false_keep,
+            replicates=config.replicates,
+            cap=config.confirmations,
+            simplify=config.simplify,
+        )
+        values = best.values if best else {}
+        return judge.judge(experiment.values, values, self.state.noise, rules, simpler=_simpler(experiment, best))
+
+    async def _run_more(self, wanted: More, experiment: Experiment, best: Experiment | None) -> None:
+        if wanted.of == "candidate" or best is None:
+            await self._measure(experiment, wanted.seed)
+            return
+        failed = [trial for trial in best.trials if trial.seed == wanted.seed and not trial.counts]
+        if len(failed) < TRIALS_AT_MOST:
+            await self._measure(best, wanted.seed)
+            return
+        why = failed[-1].reason or "; ".join(failed[-1].findings) or "it was frozen by a pause"
+        said = f"{best.number:04d}, the incumbent, comes to no value on seed {wanted.seed}: {why}"
+        await self._record(ev.Paused(by="engine", reason=f"{said}. Mend that, or reject {experiment.number:04d}"))
+
+    def _remarks(self, experiment: Experiment, best: Experiment | None) -> list[str]:
+        """What a person should know beside the verdict."""
+        trial, base = experiment.trial, best.trial if best else None
+        said = [trial.reason] if trial and trial.outcome == "ok" and trial.reason else []
+        if trial and base and len(experiment.changes) == 1 and experiment.added <= 1:
+            moved = judge.side_effects(trial.summary, base.summary)
+            if moved:
+                said.append(f"changed one thing, {len(moved)} moved: {', '.join(moved)}")
+        return said
 
     async def _decide(self, decision: ev.Decided) -> None:
         """Journal a verdict, then act on it."""
@@ -592,34 +615,32 @@ class Engine:
             await asyncio.to_thread(self._workspace.advance, commit, head)
 
     async def _pause(self) -> Reply:
-        experiment = self.state.current
-        training = experiment is not None and experiment.stage == "training"
-        if self.state.mode == "paused" and not (
-            training and experiment and experiment.trial and not _paused(experiment)
-        ):
+        training = self._training()
+        if self.state.mode == "paused" and (training is None or _paused(training)):
             return Reply(ok=True, text="it is paused already; `labtop resume` goes on")
         await self._record(ev.Paused())
-        if not training or experiment is None:
+        if training is None:
             return Reply(ok=True, text="paused: it waits before its next stage")
-        await self._trial_ready.wait()
-        if (trial := self._trial) is None:
-            return Reply(ok=True, text=f"paused: {experiment.number:04d} had just ended its training")
-        cooperative = await trial.pause()
-        if self._trial is trial:
-            await self._record(
-                ev.TrialPaused(number=experiment.number, trial=len(experiment.trials), cooperative=cooperative)
-            )
+        cooperative = await self.lane.pause()
+        if cooperative is None:
+            return Reply(ok=True, text=f"paused: {training.number:04d} had just ended its training")
+        if still := self._training():
+            await self._record(ev.TrialPaused(number=still.number, trial=len(still.trials), cooperative=cooperative))
         how = (
             "at a step, its budget clock stopped" if cooperative else "frozen as a whole, since it has no clock of ours"
         )
-        return Reply(ok=True, text=f"paused: the training of {experiment.number:04d} waits, {how}")
+        return Reply(ok=True, text=f"paused: the training of {training.number:04d} waits, {how}")
+
+    def _training(self) -> Experiment | None:
+        """The experiment that is in training."""
+        measuring = self.state.measuring
+        return measuring if measuring and measuring.trial and measuring.trial.outcome is None else None
 
     async def _resume_trial(self) -> bool:
-        experiment = self.state.current
-        if experiment is None or self._trial is None or not _paused(experiment):
+        training = self._training()
+        if training is None or not _paused(training) or not await self.lane.resume():
             return False
-        await self._trial.resume()
-        await self._record(ev.TrialResumed(number=experiment.number, trial=len(experiment.trials)))
+        await self._record(ev.TrialResumed(number=training.number, trial=len(training.trials)))
         return True
 
     async def _resume(self) -> Reply:
@@ -631,13 +652,15 @@ class Engine:
 
     async def _step(self) -> Reply:
         experiment = self.state.current
-        busy = self._turn is not None or (experiment is not None and experiment.stage == "training")
+        busy = self._turn is not None or self.lane.busy
         await self._record(ev.Stepped(gates=0 if busy else 1))
         await self._resume_trial()
         if busy:
             return Reply(ok=True, text="it finishes what it is at, and then waits")
         stage = experiment.stage if experiment else "proposing"
-        what = {"proposing": "one proposal", "proposed": "one training", "trained": "one verdict"}[stage]
+        what = {"proposing": "one proposal", "proposed": "one training", "training": "one training"}.get(
+            stage, "one verdict, or the training that it wants first"
+        )
         return Reply(ok=True, text=f"{what}, and then it waits")
 
     async def _reject(self, why: str) -> Reply:
@@ -651,30 +674,30 @@ class Engine:
                     text="everything is compared with the baseline, which is being measured; "
                     "`labtop stop --now` ends the engine",
                 )
-            value = experiment.trial.value if experiment.trial else None
+            measuring = self.state.measuring
             await self._decide(
-                ev.Decided(number=experiment.number, verdict="reject", reason=why, by="person", value=value)
+                ev.Decided(number=experiment.number, verdict="reject", reason=why, by="person", value=experiment.mean)
             )
         if experiment.stage == "proposing":
             if self._turn:
                 self._turn.cancel()
             return Reply(ok=True, text=f"rejected {experiment.number:04d} while it was being proposed")
-        if experiment.stage == "training":
-            await self._trial_ready.wait()
-            if self._trial:
-                await self._trial.kill(f"rejected: {why}")
+        if measuring and await self.lane.kill(f"rejected: {why}"):
             return Reply(ok=True, text=f"rejected {experiment.number:04d}; its training has ended, every process of it")
         return Reply(ok=True, text=f"rejected {experiment.number:04d}")
 
     async def _keep(self, number: int | None, why: str) -> Reply:
         async with self._deciding:
-            measured = [experiment for experiment in self.state.experiments if _value(experiment) is not None]
+            measured = [experiment for experiment in self.state.experiments if experiment.mean is not None]
             if number is None and measured:
                 number = measured[-1].number
             chosen = next((experiment for experiment in measured if experiment.number == number), None)
             current, best = self.state.current, self.state.best
             if chosen is None or number is None:
                 which = "no experiment" if number is None else f"experiment {number:04d}"
+                red = number is not None and number < len(self.state.experiments)
+                if red and number is not None and self.state.experiments[number].colour == "red":
+                    return Reply(ok=False, text=f"the audit of {number:04d} is red; what does not count cannot be kept")
                 return Reply(ok=False, text=f"{which} has a measured value; only what was measured can be kept")
             if best is None or best.value is None or chosen.number == best.number:
                 return Reply(ok=False, text=f"{number:04d} is the incumbent already")
@@ -690,7 +713,7 @@ class Engine:
                     text=f"{current.number:04d} is being measured against {best.number:04d}; "
                     f"reject it or wait for its verdict, then keep {number:04d}",
                 )
-            value = _value(chosen)
+            value, measuring = chosen.mean, self.state.measuring
             assert value is not None
             delta = value - best.value
             await self._decide(
@@ -698,21 +721,20 @@ class Engine:
             )
         if self._turn:
             self._turn.cancel()
+        if measuring:
+            await self.lane.kill(f"{number:04d} was kept by hand")
         return Reply(ok=True, text=f"kept {number:04d}; {self.study.branch} stands on it")
 
     async def _stop(self, *, now: bool) -> Reply:
         self._stopping = "now" if now else "after"
         self._wake.set()
-        experiment = self.state.current
         if self._turn:
             self._turn.cancel()
-        if experiment and experiment.stage == "training":
+        if measuring := self.state.measuring:
             if not now:
-                return Reply(ok=True, text=f"it ends after {experiment.number:04d}; `labtop stop --now` does not wait")
-            await self._trial_ready.wait()
-            if self._trial:
-                await self._trial.kill("the engine was stopped")
-            return Reply(ok=True, text=f"ended; the next engine runs {experiment.number:04d} again")
+                return Reply(ok=True, text=f"it ends after {measuring.number:04d}; `labtop stop --now` does not wait")
+            await self.lane.kill("the engine was stopped")
+            return Reply(ok=True, text=f"ended; the next engine runs {measuring.number:04d} again")
         return Reply(ok=True, text="ended")
 
     async def _beside(self, work: Callable[[], Awaitable[None]], what: str) -> None:
@@ -749,7 +771,7 @@ class Engine:
 
     async def _watch_machine(self) -> None:
         async for sample in machine_samples(MACHINE_INTERVAL):
-            self._machine = sample
+            self.lane.machine = sample
             self._publish(sample)
 
     async def _record(self, *happened: AnyEvent, at_last: bool = False) -> None:
@@ -781,9 +803,16 @@ def _paused(experiment: Experiment) -> bool:
     return experiment.trial is not None and experiment.trial.paused
 
 
-def _value(experiment: Experiment) -> float | None:
-    trial = experiment.trial
-    return trial.value if trial and trial.outcome == "ok" else None
+def _simpler(experiment: Experiment, best: Experiment | None) -> bool:
+    """Fewer lines, or clearly less memory with no more lines."""
+    if best is None or experiment.removed > experiment.added:
+        return best is not None
+    own, its = experiment.memory_gb, best.memory_gb
+    return bool(own and its and own < LIGHTER * its and experiment.added <= experiment.removed)
+
+
+def _new_seed(best: Experiment) -> int:
+    return max(trial.seed for trial in best.trials) + 1
 
 
 def _write(path: Path, text: str) -> None:

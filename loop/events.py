@@ -15,8 +15,11 @@ Verdict = Literal["keep", "discard", "crash", "reject"]
 Author = Literal["judge", "person", "engine"]
 Outcome = Literal["ok", "crash", "timeout", "killed", "lost"]
 """How a trial ended: measured; failed by itself; past its time; ended on command; lost, through no fault of its own."""
+CautionKind = Literal["evaluation", "clock", "seed", "validation data", "score", "network", "process", "files"]
 SandboxKind = Literal["bubblewrap", "landlock", "off"]
 """What walls trials off."""
+Colour = Literal["green", "amber", "red"]
+"""What an audit found of a score: nothing against it; something a person should look at; that it does not count."""
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="type", kw_only=True, omit_defaults=True):
@@ -31,6 +34,17 @@ class Change(msgspec.Struct, frozen=True):
     new: str
 
 
+class Caution(msgspec.Struct, frozen=True):
+    """A line of a proposal that a person should look at twice, and what it has to do with."""
+
+    path: str
+    line: int
+    """In the new file, from 1; for what was removed, the line that stands there now."""
+    kind: CautionKind
+    text: str
+    """The line, stripped, at most 200 characters; what was removed stands behind a `- `."""
+
+
 class StudyOpened(Event, frozen=True):
     """The study's terms, fixed at its start. `budget` is in seconds of the trial's own clock."""
 
@@ -42,6 +56,8 @@ class StudyOpened(Event, frozen=True):
     budget: float
     device: str
     command: str
+    audit: str = ""
+    """The command that measures what a trial hands over; "": the script's own word counts."""
 
 
 class EngineStarted(Event, frozen=True):
@@ -87,6 +103,7 @@ class Proposed(Event, frozen=True):
     removed: int = 0
     fingerprint: str = ""
     """Of the editable files as they then stand, formatting ignored: equal ones are the same experiment."""
+    cautions: tuple[Caution, ...] = ()
 
 
 class ProposalFailed(Event, frozen=True):
@@ -122,20 +139,52 @@ class TrialResumed(Event, frozen=True):
 
 
 class TrialFinished(Event, frozen=True):
-    """`value` is the metric where `outcome` is "ok"; `summary` holds every number of the script's summary block."""
+    """`value` is the metric where `outcome` is "ok"; `summary` holds every number of the script's summary block.
+
+    In a study that audits, the metric is the audit's to measure, and `value` what the script claims, if it claims any.
+    `cpu_seconds` is the CPU time of all its processes; `paused_seconds` are among `wall_seconds`.
+    """
 
     number: int
     trial: int
     outcome: Outcome
     value: float | None = None
+    cpu_seconds: float = 0.0
     summary: dict[str, float] = {}
     reason: str = ""
     exit_code: int | None = None
     wall_seconds: float = 0.0
+    paused_seconds: float = 0.0
+
+
+class Audited(Event, frozen=True):
+    """What code that the agent cannot touch found of a trial. `value` is the metric as it measured it.
+
+    `holdout` is the same on text that nobody trains or chooses by.
+    """
+
+    number: int
+    trial: int
+    colour: Colour
+    value: float | None = None
+    holdout: float | None = None
+    findings: tuple[str, ...] = ()
+
+
+class Rebased(Event, frozen=True):
+    """The machine has changed: of the incumbent's trials only those from `trial` on count from now on."""
+
+    number: int
+    trial: int
+    reason: str
 
 
 class Decided(Event, frozen=True):
-    """The verdict; the latest one counts. `delta` is value minus the incumbent's value at that time."""
+    """The verdict; the latest one counts.
+
+    `value` is the mean of its trials; `delta` the mean difference from the incumbent over the seeds both have run,
+    `sigma` its standard error, and `low` to `high` the interval it lies in with nine chances in ten.
+    """
 
     number: int
     verdict: Verdict
@@ -143,6 +192,9 @@ class Decided(Event, frozen=True):
     by: Author = "judge"
     value: float | None = None
     delta: float | None = None
+    sigma: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 class Paused(Event, frozen=True):
@@ -186,6 +238,8 @@ AnyEvent = (
     | TrialPaused
     | TrialResumed
     | TrialFinished
+    | Audited
+    | Rebased
     | Decided
     | Paused
     | Resumed

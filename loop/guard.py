@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import operator
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 LARGEST_FILE = 1024 * 1024
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
@@ -23,8 +24,11 @@ def check(
     editable: Collection[str],
     frozen: Collection[str],
     tried: Mapping[str, str],
+    repeats: bool = False,
 ) -> None:
     """Refuse what may not be run. Files are path to text; `tried` maps fingerprints to what became of them.
+
+    `repeats`: what was tried before may be tried again.
 
     Raises: Refused.
     """
@@ -44,12 +48,15 @@ def check(
                 raise Refused(f"{path}, line {line}: {getattr(error, 'msg', error)}") from None
             except (RecursionError, MemoryError):
                 raise Refused(f"{path} holds an expression that is too deeply nested for Python") from None
-    if (earlier := tried.get(fingerprint({**old, **changed}))) is not None:
+    if not repeats and (earlier := tried.get(fingerprint({**old, **changed}))) is not None:
         raise Refused(f"this repeats experiment {earlier}; propose something that was not tried")
 
 
 def fingerprint(files: Mapping[str, str]) -> str:
-    """Equal for files that are the same program: comments, formatting and the spelling of constants do not count."""
+    """Equal for files that are the same program, whatever their comments, docstrings, layout and spelling of constants.
+
+    A file that is no Python counts to the letter.
+    """
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(f"{path}\0{_normal_form(path, files[path])}\0".encode())
@@ -65,25 +72,51 @@ def _normal_form(path: str, text: str) -> str:
     return text
 
 
+_OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
+_LARGEST = 2.0**1000
+_LARGEST_BASE, _LARGEST_POWER = 2**20, 64
+"""Powers grow fast; beyond these they are left as they stand."""
+
+
 class _Fold(ast.NodeTransformer):
-    """Arithmetic on numbers becomes its value, and 2.0 the same as 2, so that `2**3` equals `8`."""
+    """Arithmetic on numbers becomes its value, and 2.0 the same as 2, so that `2**3` equals `8`; docstrings go."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            return None
+        return self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
-        if isinstance(node.value, float) and node.value.is_integer():
-            return ast.copy_location(ast.Constant(int(node.value)), node)
+        if not isinstance(node.value, float):
+            return node
+        value = float(f"{node.value:.15g}")  # 3 * 0.1 is 0.3 but for its last digit.
+        return ast.Constant(int(value) if value.is_integer() else value)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        self.generic_visit(node)
+        match node:
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+                return ast.Constant(-value)
+            case ast.UnaryOp(op=ast.UAdd(), operand=ast.Constant(value=int() | float() as value)):
+                return ast.Constant(+value)
         return node
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
         match node:
             case ast.BinOp(
-                left=ast.Constant(value=int() | float() as a),
-                op=ast.Pow() | ast.Mult() as operator,
-                right=ast.Constant(value=int() | float() as b),
-            ) if abs(a) <= 2**20 and abs(b) <= 64:
-                try:
-                    value = a**b if isinstance(operator, ast.Pow) else a * b
-                except ArithmeticError:
+                left=ast.Constant(value=int() | float() as a), op=sign, right=ast.Constant(value=int() | float() as b)
+            ) if type(sign) in _OPERATORS and max(abs(a), abs(b)) <= _LARGEST:
+                if isinstance(sign, ast.Pow) and (abs(a) > _LARGEST_BASE or abs(b) > _LARGEST_POWER):
                     return node
-                return self.visit_Constant(ast.copy_location(ast.Constant(value), node))
+                try:
+                    return self.visit_Constant(ast.Constant(_OPERATORS[type(sign)](a, b)))
+                except ArithmeticError:
+                    pass
         return node

@@ -42,6 +42,10 @@ BALLAST = 64 * 1024
 """Bytes that are held back on the disk, so that on a full one there is room to say so."""
 
 
+LETTING_GO = 10.0
+"""Seconds in which the lock of an engine that has died must come free."""
+
+
 class Journal:
     """The one writer of a journal. Opening it takes the lock and mends a torn tail."""
 
@@ -54,12 +58,12 @@ class Journal:
         self._clock = clock
         self._broken = False
         self._lock = _lock(path.with_suffix(".lock"))
-        try:
+        with contextlib.ExitStack() as opened:
+            opened.callback(os.close, self._lock)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            opened.callback(os.close, self._file)
             self.records, self._size = self._mend()
-        except BaseException:
-            os.close(self._lock)
-            raise
+            opened.pop_all()
         self._ballast = path.with_suffix(".ballast")
         self._held = self._hold_back()
         self._seq = self.records[-1].seq if self.records else 0
@@ -183,7 +187,7 @@ def _parse(data: bytes) -> tuple[list[Record], int]:
 
 
 def _holder(lock: int) -> str:
-    """Whose lock it is; the engine that has just taken it writes that in the next moment."""
+    """The pid of whose lock it is; the engine that has just taken it writes that in the next moment."""
     for _ in range(100):
         if holder := os.pread(lock, 32, 0).decode().strip():
             return holder
@@ -191,14 +195,30 @@ def _holder(lock: int) -> str:
     return "unknown"
 
 
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def _lock(path: Path) -> int:
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = _holder(lock)
-        os.close(lock)
-        raise JournalLocked(f"another engine (pid {holder}) runs this study; `labtop attach` shows it") from None
-    os.ftruncate(lock, 0)
-    os.write(lock, str(os.getpid()).encode())
-    return lock
+    deadline = time.monotonic() + LETTING_GO
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(lock)
+            # A child that a killed engine had forked, and that has yet to become another program, still has its lock.
+            if not _alive(holder) and time.monotonic() < deadline:
+                time.sleep(0.01)
+                continue
+            os.close(lock)
+            raise JournalLocked(f"another engine (pid {holder}) runs this study; `labtop attach` shows it") from None
+        os.ftruncate(lock, 0)
+        os.write(lock, str(os.getpid()).encode())
+        return lock

@@ -7,11 +7,14 @@ from pathlib import Path
 from loop.state import Experiment, StudyState
 
 COLUMNS = ("commit", "{metric}", "memory_gb", "status", "description")
-MORE_COLUMNS = ("number", "delta", "seconds", "spec", "by", "reason")
+MORE_COLUMNS = ("number", "delta", "seconds", "spec", "by", "reason", "trials", "sigma", "audit")
 
 
 def render(state: StudyState) -> str:
-    """A row for each decided experiment. Memory (GiB) and value are 0 where there was none; seconds are wall time."""
+    """A row for each decided experiment. Memory (GiB) and value are 0 where there was none; seconds are wall time.
+
+    `trials`: how many the value is the mean of. `sigma`: the delta's standard error. `audit`: the worst colour.
+    """
     header = "\t".join((*COLUMNS, *MORE_COLUMNS)).format(metric=state.metric)
     rows = [_row(experiment) for experiment in state.experiments if experiment.verdict is not None]
     return "\n".join([header, *rows]) + "\n"
@@ -31,6 +34,9 @@ def _row(experiment: Experiment) -> str:
         str(experiment.spec),
         experiment.by,
         experiment.reason,
+        str(len(experiment.values)),
+        "" if experiment.sigma is None else f"{experiment.sigma:.6f}",
+        experiment.colour or "",
     )
     return "\t".join(" ".join(cell.split()) for cell in cells)
 

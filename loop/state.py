@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Literal
 
 import msgspec
 from msgspec.structs import replace
 
 from loop import events as ev
-from loop.events import Author, Change, Outcome, Record, Verdict
+from loop.events import Author, Caution, Change, Colour, Outcome, Record, Verdict
+from loop.noise import Noise, estimate
 
 Stage = Literal["proposing", "proposed", "training", "trained", "decided"]
 """How far an experiment has come. Before each of proposing, training and deciding a person may hold it."""
@@ -35,13 +37,26 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ended: float | None = None
     outcome: Outcome | None = None
     value: float | None = None
+    """The metric: as the audit measured it, or, in a study that has none, as the script printed it."""
+    claimed: float | None = None
+    """What the script printed in a study that audits."""
+    colour: Colour | None = None
+    findings: tuple[str, ...] = ()
+    holdout: float | None = None
     summary: dict[str, float] = {}
     reason: str = ""
     exit_code: int | None = None
     wall_seconds: float = 0.0
+    paused_seconds: float = 0.0
+    cpu_seconds: float = 0.0
     paused: bool = False
     disturbed: bool = False
     """Frozen from outside at least once, so that its clock cannot be compared with others'."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether its value may stand for its script."""
+        return self.outcome == "ok" and self.value is not None and not self.disturbed and self.colour != "red"
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -61,18 +76,42 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     added: int = 0
     removed: int = 0
     fingerprint: str = ""
+    cautions: tuple[Caution, ...] = ()
     trials: tuple[Trial, ...] = ()
+    counted_from: int = 1
+    """Earlier trials were measured on a machine that has changed since."""
     verdict: Verdict | None = None
     reason: str = ""
     by: Author = "judge"
     value: float | None = None
+    """The mean of what counts of its trials; of the incumbent it moves with each further one."""
     delta: float | None = None
+    sigma: float | None = None
+    low: float | None = None
+    high: float | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def trial(self) -> Trial | None:
         """The latest trial, or None before the first."""
         return self.trials[-1] if self.trials else None
+
+    @property
+    def values(self) -> dict[int, float]:
+        """What was measured of it and counts, by seed, in the order of its trials."""
+        counted = (trial for trial in self.trials if trial.trial >= self.counted_from and trial.counts)
+        return {trial.seed: trial.value for trial in counted if trial.value is not None}
+
+    @property
+    def mean(self) -> float | None:
+        """The mean of `values`; None where there are none."""
+        return fmean(values) if (values := list(self.values.values())) else None
+
+    @property
+    def colour(self) -> Colour | None:
+        """The worst that an audit found of any trial of it; None where there was no audit."""
+        found = {trial.colour for trial in self.trials}
+        return next((colour for colour in ("red", "amber", "green") if colour in found), None)
 
     @property
     def memory_gb(self) -> float | None:
@@ -94,6 +133,7 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
     budget: float = 0.0
     device: str = ""
     command: str = ""
+    audit: str = ""
     opened: float = 0.0
 
     agent: str = ""
@@ -130,6 +170,23 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
     def best(self) -> Experiment | None:
         """The incumbent."""
         return None if self.incumbent is None else self.experiments[self.incumbent]
+
+    @property
+    def measuring(self) -> Experiment | None:
+        """The current experiment or the incumbent, while a trial of it runs or waits for its audit."""
+        for experiment in (self.current, self.best):
+            trial = experiment.trial if experiment else None
+            if trial and (trial.outcome is None or self.needs_audit(trial)):
+                return experiment
+        return None
+
+    def needs_audit(self, trial: Trial) -> bool:
+        return bool(self.audit) and trial.outcome == "ok" and trial.colour is None
+
+    @property
+    def noise(self) -> Noise:
+        """By how much two runs of one script differ in this study, as far as what is decided tells."""
+        return noise_of([experiment for experiment in self.experiments if experiment.stage == "decided"])
 
     @property
     def baseline(self) -> Experiment | None:
@@ -169,6 +226,7 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
                 self.tag, self.branch, self.base = event.tag, event.branch, event.base
                 self.metric, self.direction, self.budget = event.metric, event.direction, event.budget
                 self.device, self.command, self.opened = event.device, event.command, record.time
+                self.audit = event.audit
             case ev.EngineStarted():
                 self.agent, self.engine_pid, self.engine_host = event.agent, event.pid, event.host
                 self.engine_started, self.sandbox = record.time, event.sandbox
@@ -196,6 +254,7 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
                     added=event.added,
                     removed=event.removed,
                     fingerprint=event.fingerprint,
+                    cautions=event.cautions,
                 )
                 self.failures, self.last_failure, self.retry_at = 0, "", None
             case ev.ProposalFailed():
@@ -212,8 +271,9 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
                     sandbox=event.sandbox,
                     started=record.time,
                 )
-                trials = (*self.experiments[event.number].trials, trial)
-                self._update(event.number, stage="training", trials=trials)
+                experiment = self.experiments[event.number]
+                stage = "decided" if experiment.stage == "decided" else "training"
+                self._update(event.number, stage=stage, trials=(*experiment.trials, trial))
             case ev.TrialPaused():
                 disturbed = self.experiments[event.number].trials[-1].disturbed or not event.cooperative
                 self._update_trial(event.number, paused=True, disturbed=disturbed)
@@ -225,14 +285,30 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
                     paused=False,
                     ended=record.time,
                     outcome=event.outcome,
-                    value=event.value,
+                    value=None if self.audit else event.value,
+                    claimed=event.value if self.audit else None,
                     summary=event.summary,
                     reason=event.reason,
                     exit_code=event.exit_code,
                     wall_seconds=event.wall_seconds,
+                    paused_seconds=event.paused_seconds,
+                    cpu_seconds=event.cpu_seconds,
                 )
                 if self.experiments[event.number].stage == "training":
                     self._update(event.number, stage="trained")
+                self._remeasure(event.number)
+            case ev.Audited():
+                self._update_trial(
+                    event.number,
+                    value=event.value,
+                    colour=event.colour,
+                    holdout=event.holdout,
+                    findings=event.findings,
+                )
+                self._remeasure(event.number)
+            case ev.Rebased():
+                self._update(event.number, counted_from=event.trial)
+                self._remeasure(event.number)
             case ev.Decided():
                 self._decide(event, record.time)
             case ev.Paused():
@@ -257,6 +333,12 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
         *earlier, last = self.experiments[number].trials
         self._update(number, trials=(*earlier, replace(last, **fields)))
 
+    def _remeasure(self, number: int) -> None:
+        """What is kept is worth what all its trials say, not what the one said that it was kept for."""
+        experiment = self.experiments[number]
+        if experiment.verdict == "keep" and (mean := experiment.mean) is not None:
+            self._update(number, value=mean)
+
     def _pass_gate(self) -> None:
         self.steps = max(0, self.steps - 1)
 
@@ -271,6 +353,9 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
             by=event.by,
             value=event.value,
             delta=event.delta,
+            sigma=event.sigma,
+            low=event.low,
+            high=event.high,
         )
         if event.verdict == "keep":
             self.incumbent = event.number
@@ -280,6 +365,18 @@ def _begin(event: ev.ProposalStarted, time: float) -> Experiment:
     return Experiment(
         number=event.number, stage="proposing", base=event.base, agent=event.agent, spec=event.spec, started=time
     )
+
+
+def noise_of(experiments: Sequence[Experiment]) -> Noise:
+    """What the trials of `experiments` tell of luck: replicates, and differences from the incumbent on one seed."""
+    kept = {experiment.commit: experiment for experiment in experiments if experiment.verdict == "keep"}
+    differences = []
+    for experiment in experiments:
+        against, values = kept.get(experiment.base), experiment.values
+        if against and against is not experiment and len(values) > 1:
+            other = against.values
+            differences.append([values[seed] - other[seed] for seed in values if seed in other])
+    return estimate([list(experiment.values.values()) for experiment in experiments], differences)
 
 
 def fold(records: Iterable[Record]) -> StudyState:

@@ -61,6 +61,9 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     def log(self, number: int, trial: int) -> Path:
         return self.experiment(number) / f"trial-{trial}.log"
 
+    def audit_log(self, number: int, trial: int) -> Path:
+        return self.experiment(number) / f"trial-{trial}.audit.log"
+
     def metrics(self, number: int, trial: int) -> Path:
         return self.experiment(number) / f"trial-{trial}.metrics.jsonl"
 

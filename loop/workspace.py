@@ -98,9 +98,9 @@ class Workspace:
         try:
             self._git("update-ref", self._branch, new, old)
         except GitFailed as error:
-            now = self.branch_head()
+            now = self.branch_head() or ZERO
             if now not in (new, old):
-                raise WorkspaceError(f"{self._branch} is at {now}, not at {old[:7]} where the study left it") from error
+                raise WorkspaceError(f"{self._branch} is at {now[:7]}, not at {old[:7]} where the study left it") from error
             if now != new:
                 raise
 

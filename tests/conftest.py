@@ -26,6 +26,7 @@ command = "python train.py"
 editable = ["train.py"]
 metric = "val_bpb"
 budget = 1
+policy = "margin"
 timeout = 600
 """
 

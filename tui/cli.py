@@ -16,6 +16,7 @@ from loop.commands import AnyCommand
 from loop.config import ConfigError, check_tag, default_tag, find_root
 from loop.remote.client import Client, EngineGone
 from loop.remote.daemon import Order, StartFailed, start
+from loop.state import StudyState
 from loop.study import answers, socket_path, tags
 
 REFUSED, WRONG, NONE = 1, 2, 3
@@ -59,6 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(status)
 
 
+class _Brief(argparse.HelpFormatter):
+    """The commands without a line that says that they are commands: a small screen has 24."""
+
+    def _format_action(self, action: argparse.Action) -> str:
+        told = super()._format_action(action)
+        return told.partition("\n")[2] if action.metavar == "COMMAND" else told
+
+
 def parser() -> argparse.ArgumentParser:
     """The grammar of the command line."""
     top = argparse.ArgumentParser(
@@ -66,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
         description="Watch an agent do research, and steer it. Alone, it opens the cockpit.",
         epilog="example: labtop run --tag may12",
         parents=[_common(folder=Path(), tag=None)],
+        formatter_class=_Brief,
     )
     top.set_defaults(act=_open)
     rooms = top.add_subparsers(metavar="COMMAND", title="commands")
@@ -92,6 +102,7 @@ def parser() -> argparse.ArgumentParser:
     status = add("status", _status, "how the study stands", "labtop status --json | jq .best.value")
     status.add_argument("--json", action="store_true", help="the whole state, for programs")
 
+    add("report", _report, "the study on a page of Markdown", "labtop report > report.md")
     add("pause", _give(lambda _: commands.Pause()), "hold the study; a running training waits", "labtop pause")
     add("resume", _give(lambda _: commands.Resume()), "go on", "labtop resume")
     add("step", _give(lambda _: commands.Step()), "pass one gate (propose, run, judge), then wait", "labtop step")
@@ -265,18 +276,33 @@ async def _send(socket: Path, command: AnyCommand) -> int:
 
 
 def _status(asked: argparse.Namespace) -> int:
+    from tui.plain import as_json, overview
+
+    state, alive = _state(asked)
+    print(as_json(state, alive=alive) if asked.json else overview(state, alive=alive))
+    return 0
+
+
+def _state(asked: argparse.Namespace) -> tuple[StudyState, bool]:
+    """The study as its journal has it, and whether an engine runs it. Raises: Quit where there is none."""
     from loop import journal
     from loop.state import fold
     from loop.study import journal_path
-    from tui.plain import as_json, overview
 
     root = find_root(asked.folder.resolve())
     tag = _tag(root, asked)
     state = fold(journal.read(journal_path(root, tag)))
     if not state.seq:
         raise Quit(NONE, f"there is no study {tag} in {root} yet; start one with: labtop run --tag {tag}")
-    alive = answers(socket_path(root, tag))
-    print(as_json(state, alive=alive) if asked.json else overview(state, alive=alive))
+    return state, answers(socket_path(root, tag))
+
+
+def _report(asked: argparse.Namespace) -> int:
+    from tui.plain import overview
+    from tui.report import report
+
+    state, alive = _state(asked)
+    print(report(state, overview(state, alive=alive)))
     return 0
 
 

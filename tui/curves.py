@@ -14,6 +14,9 @@ from tui.look import thin_out
 POINTS = 240
 """Points of a loss curve; more than a chart has columns."""
 
+BAND_DOTS = 60
+"""Dots of each side of the band; about as many as a chart has columns."""
+
 LEAST_WIDTH = 10
 """Experiments the chart has room for from the start."""
 
@@ -26,19 +29,28 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     points: dict[Verdict, Points]
     stairs: Points
     """The incumbent's value over the numbers, corner by corner."""
+    reach: float
+    """How far a trial of an equal script may be from the incumbent by luck; 0: unknown, or there is none."""
+    band: Points
+    """Both ends of that reach, dot by dot."""
     baseline: float
     low: float
     high: float
     last: int
 
 
-def history(state: StudyState) -> History | None:
-    """None before the baseline is measured."""
+def history(state: StudyState, reach: float = 0.0) -> History | None:
+    """None before the baseline is measured. `reach`: how far a trial may be from the incumbent by luck."""
     baseline = state.baseline
     if baseline is None or baseline.value is None or not math.isfinite(baseline.value):
         return None
     values = [e.value for e in state.experiments if e.value is not None and math.isfinite(e.value)]
     low, high = _limits(values, baseline.value, worse_is_high=state.direction == "minimize")
+    if reach:
+        kept = [
+            e.value for e in state.experiments if e.verdict == "keep" and e.value is not None and math.isfinite(e.value)
+        ]
+        low, high = min(low, min(kept) - 1.1 * reach), max(high, max(kept) + 1.1 * reach)
     worst = high if state.direction == "minimize" else low
     points: dict[Verdict, Points] = {"keep": [], "discard": [], "crash": [], "reject": []}
     stairs: Points = []
@@ -56,7 +68,19 @@ def history(state: StudyState) -> History | None:
     last = max(LEAST_WIDTH, len(state.experiments) - 1)
     if stairs:
         stairs.append((last, stairs[-1][1]))
-    return History(points=points, stairs=stairs, baseline=baseline.value, low=low, high=high, last=last)
+    band = _band(stairs, reach, last) if reach else []
+    return History(
+        points=points, stairs=stairs, reach=reach, band=band, baseline=baseline.value, low=low, high=high, last=last
+    )
+
+
+def _band(stairs: Points, reach: float, last: int) -> Points:
+    dots: Points = []
+    for dot in range(BAND_DOTS + 1):
+        x = last * dot / BAND_DOTS
+        if levels := [level for corner, level in stairs if corner <= x]:
+            dots += [(x, levels[-1] - reach), (x, levels[-1] + reach)]
+    return dots
 
 
 def _limits(values: Sequence[float], baseline: float, *, worse_is_high: bool) -> tuple[float, float]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Literal, NamedTuple
 
 from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
 from pygments.token import Comment, Keyword, Name, Number, String, _TokenType  # type: ignore[import-untyped]
 from rich.text import Text
 
+from loop.events import Caution
 from loop.trials.output import clean
-from tui import look
+from tui import look, words
 
 COLOURED_AT_MOST = 600
 """Lines of a diff that pygments colours; beyond them it would be felt."""
+PLACES_SHOWN = 3
 
 _HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@ ?(.*)")
 _ADDED, _REMOVED = "on #15271b", "on #2d191c"
@@ -40,7 +42,8 @@ class DiffLine(NamedTuple):
 def parse(diff: str) -> Iterator[DiffLine]:
     """The lines of a unified diff. Hunks are read by their lengths: a removed line may itself begin with `--`."""
     old = new = old_left = new_left = 0
-    for raw in diff.splitlines():
+    # A line ends where git ends it: what else parts lines in other places would shift the numbers of all that follow.
+    for raw in diff.removesuffix("\n").split("\n"):
         line = clean(raw)
         if old_left <= 0 and new_left <= 0:
             if hunk := _HUNK.match(line):
@@ -75,29 +78,56 @@ def extent(diff: str) -> Extent:
     return Extent(files, kinds.count("added"), kinds.count("removed"))
 
 
-def drawn(diff: str) -> list[Text]:
-    """The diff with line numbers and colours; a file's name is a heading where there are several."""
+def drawn(diff: str, cautions: Collection[Caution] = ()) -> list[Text]:
+    """The diff with line numbers and colours; a file's name is a heading where there are several.
+
+    A line to look at twice has a `!` before its number.
+    """
     several = len(extent(diff).files) > 1
+    marked = {(clean(caution.path), caution.line) for caution in cautions}
+    path = ""
     texts = []
     for index, line in enumerate(parse(diff)):
         coloured = index < COLOURED_AT_MOST
+        mark = ""
+        if marked:
+            mark = "! " if line.kind != "removed" and (path, line.number) in marked else "  "
         match line.kind:
             case "file":
+                path = line.text
                 if several:
                     texts.append(Text(line.text, f"bold {look.BLUE}"))
             case "hunk" if texts or line.text:
                 texts.append(Text(f"     ··· {line.text}".rstrip(), look.FAINT))
             case "added":
-                texts.append(_code(line, "+", _ADDED, look.GREEN, coloured=coloured))
+                texts.append(_code(line, "+", _ADDED, look.GREEN, mark, coloured=coloured))
             case "removed":
-                texts.append(_code(line, "-", _REMOVED, look.RED, coloured=coloured))
+                texts.append(_code(line, "-", _REMOVED, look.RED, mark, coloured=coloured))
             case "context":
-                texts.append(_code(line, " ", "", look.FAINT, coloured=coloured))
+                texts.append(_code(line, " ", "", look.FAINT, mark, coloured=coloured))
     return texts
 
 
-def _code(line: DiffLine, sign: str, ground: str, sign_style: str, *, coloured: bool) -> Text:
+def cautioned(cautions: Collection[Caution]) -> str:
+    """`2 lines to look at twice: clock 41 · score 388`, with the file before the line where there are several.
+
+    Of each kind the first lines, so that there is room for every kind.
+    """
+    several = len({caution.path for caution in cautions}) > 1
+    places: dict[str, list[str]] = {}
+    for caution in cautions:
+        place = f"{words.one_line(caution.path)}:{caution.line}" if several else str(caution.line)
+        places.setdefault(caution.kind, []).append(place)
+    lines = len({(caution.path, caution.line) for caution in cautions})
+    found = " · ".join(
+        f"{kind} {', '.join(at[:PLACES_SHOWN])}{' …' if len(at) > PLACES_SHOWN else ''}" for kind, at in places.items()
+    )
+    return f"{lines} {'line' if lines == 1 else 'lines'} to look at twice: {found}"
+
+
+def _code(line: DiffLine, sign: str, ground: str, sign_style: str, mark: str, *, coloured: bool) -> Text:
     text = Text(style=ground)
+    text.append(mark, f"bold {look.AMBER}")
     text.append(f"{line.number:>4} ", look.FAINT)
     text.append(f"{sign} ", f"bold {sign_style}")
     if not coloured:

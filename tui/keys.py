@@ -59,6 +59,8 @@ def refusal(action: str, state: StudyState, *, connected: bool, pointed: int | N
 def _cannot_reject(state: StudyState) -> str | None:
     current = state.current
     if current is None:
+        if (measured := state.measuring) is not None:
+            return f"{words.name(measured.number)} is the incumbent, measured again; only a proposal can be rejected"
         return "nothing is under way that could be rejected"
     if current.agent == BASELINE:
         return "the baseline is being measured; everything else is compared with it"
@@ -69,8 +71,9 @@ def _cannot_keep(state: StudyState, pointed: int | None) -> str | None:
     if pointed is None or pointed >= len(state.experiments):
         return "the table has no experiment to keep yet"
     experiment = state.experiments[pointed]
-    trial = experiment.trial
-    if trial is None or trial.outcome != "ok" or trial.value is None:
+    if experiment.mean is None:
+        if experiment.colour == "red":
+            return f"the audit of {words.name(pointed)} is red; what does not count cannot be kept"
         return f"{words.name(pointed)} has no measured value; point at one that has (5, then the arrows)"
     if pointed == state.incumbent:
         return f"{words.name(pointed)} is the incumbent already"
@@ -79,5 +82,11 @@ def _cannot_keep(state: StudyState, pointed: int | None) -> str | None:
         return (
             f"{words.name(pointed)} was made against another commit than the incumbent {words.name(best.number)}; "
             "only what stands on the incumbent can be kept"
+        )
+    current = state.current
+    if best is not None and current is not None and current is not experiment and current.stage != "proposing":
+        return (
+            f"{words.name(current.number)} is being measured against {words.name(best.number)}; "
+            f"reject it or wait for its verdict, then keep {words.name(pointed)}"
         )
     return None

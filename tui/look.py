@@ -25,6 +25,8 @@ STATUS_STYLES = {
 }
 """How a verdict is written wherever it stands; an experiment under way is blue."""
 
+AUDIT_STYLES = {"green": GREEN, "amber": f"bold {AMBER}", "red": f"bold {RED}"}
+
 MODE_STYLES = {
     "RUNNING": f"bold {GROUND} on {GREEN}",
     "PAUSED": f"bold {GROUND} on {AMBER}",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 import msgspec
+from msgspec.structs import asdict
 
 from loop import events as ev
 from loop.commands import Stop
@@ -65,8 +66,11 @@ async def watch(socket: Path, *, out: TextIO | None = None) -> int:
 
 
 async def _last_words(client: Client) -> str:
-    experiments = client.state.experiments
-    log = await client.fetch(experiments[-1].number, "log") if experiments else ""
+    state = client.state
+    latest, best = state.experiments[-1] if state.experiments else None, state.best
+    if latest and latest.trial and best and best.trial and best.trial.started > latest.trial.started:
+        latest = best  # It was measured again, for the latest one's sake.
+    log = await client.fetch(latest.number, "log") if latest else ""
     lines = [words.clean(text).rstrip() for text in log.splitlines()[-LOG_TAIL:]]
     return "\n".join(f"          | {text}" for text in lines)
 
@@ -93,7 +97,13 @@ def line(record: Record, state: StudyState) -> str | None:
             effect = f"; expected: {event.expected_effect}" if event.expected_effect else ""
             said = f"{words.name(event.number)} proposed: {event.hypothesis}{effect}"
         case ev.TrialStarted():
-            said = f"{words.name(event.number)} trains for {event.budget:g} s on {event.device}, seed {event.seed}"
+            kept = ", the incumbent," if event.number == state.incumbent else ""
+            again = " again" if event.trial > 1 else ""
+            said = f"{words.name(event.number)}{kept} trains{again} for {event.budget:g} s on {event.device}"
+            said += f", seed {event.seed}"
+        case ev.TrialFinished(outcome="ok") if state.audit:
+            claim = "" if event.value is None else f" and claims {state.metric} {event.value:.4f}"
+            said = f"{words.name(event.number)} ends after {event.wall_seconds:.1f} s{claim}; its audit comes next"
         case ev.TrialFinished(outcome="ok", value=float(value)):
             said = f"{words.name(event.number)} measured: {state.metric} {value:.4f} after {event.wall_seconds:.1f} s"
         case ev.TrialPaused():
@@ -133,13 +143,11 @@ def summary(state: StudyState) -> str:
 def overview(state: StudyState, *, alive: bool) -> str:
     """How the study stands now."""
     mode = words.mode_word(state, connected=alive)
-    current = state.current
-    if current is not None and current.stage == "training" and current.trial is not None:
-        begun = words.duration(time.time() - current.trial.started)
-        how = "waits in its training" if current.trial.paused else "trains"
-        doing = f"{words.name(current.number)} {how}, begun {begun} ago"
-    else:
-        doing = words.activity(state, None, time.time())
+    measured, doing = words.measuring(state), words.activity(state, None, time.time())
+    if measured is not None and state.mode != "stopped":
+        trial = words.training(state)
+        begun = f", begun {words.duration(time.time() - trial.started)} ago" if trial else ""
+        doing = f"{measured}{' waits' if trial and trial.paused else ''}{begun}"
     rows = [("study", f"{state.tag}, {mode}: {doing}"), *_standing(state)]
     if alive:
         rows.append(("engine", f"pid {state.engine_pid} on {state.engine_host}, agent {state.agent}"))
@@ -160,7 +168,12 @@ def _standing(state: StudyState) -> list[tuple[str, str]]:
     if state.best is not None:
         rows.append(("best", f"{words.value(state.best.value)} {_title(state.best)}"))
     if (gained := words.gain(state)) is not None:
-        rows.append(("gain", gained))
+        error = words.gain_error(state)
+        rows.append(("gain", gained + (f", ± {words.spread(error)}" if error else "")))
+    if (luck := words.noise(state)) is not None:
+        rows.append(("noise", luck))
+    if (audits := words.audits(state)) is not None:
+        rows.append(("audits", audits))
     return rows
 
 
@@ -176,11 +189,21 @@ def as_json(state: StudyState, *, alive: bool) -> str:
     """The state, and what is derived from it, as JSON."""
     derived = {
         "alive": alive,
-        "best": state.best,
-        "baseline": state.baseline,
-        "current": state.current,
+        "experiments": [_whole(experiment) for experiment in state.experiments],
+        "best": _whole(state.best),
+        "baseline": _whole(state.baseline),
+        "current": _whole(state.current),
+        "measuring": _whole(state.measuring),
         "gain": state.gain,
         "counts": state.counts(),
+        "noise": asdict(state.noise),
     }
     body = {name: getattr(state, name) for name in StudyState.__struct_fields__}
     return msgspec.json.format(msgspec.json.encode({**body, **derived}), indent=2).decode()
+
+
+def _whole(experiment: Experiment | None) -> dict[str, object] | None:
+    """An experiment with what follows from its trials."""
+    if experiment is None:
+        return None
+    return {**msgspec.to_builtins(experiment), "values": experiment.values, "colour": experiment.colour}

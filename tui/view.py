@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from loop.events import AgentDelta, DraftDiff, LogLines, Machine, ProposalStarted, Step, TrialStarted, Warned
+from loop.events import AgentDelta, Audited, DraftDiff, LogLines, Machine, ProposalStarted, Step, TrialStarted, Warned
 from loop.remote.client import Update
 from loop.remote.wire import Recorded, Snapshot
 from loop.state import Experiment, StudyState
@@ -87,6 +87,7 @@ class View:
         self.rival: list[Step] = []
         """The incumbent's steps, to hold the running trial's against."""
         self.machine: deque[Machine] = deque(maxlen=MACHINE_KEPT)
+        self._luck: tuple[int, float] | None = None
         self._speaker: tuple[int, str] | None = None
         """Whose line is open in `words`: the experiment and the kind."""
 
@@ -94,6 +95,14 @@ class View:
     def shown(self) -> Experiment | None:
         """The experiment that the panes are about: the one under way, or the latest."""
         return self.state.experiments[-1] if self.state.experiments else None
+
+    @property
+    def luck(self) -> float:
+        """How far one trial may be off by luck, at two standard deviations, where it is held against another on its
+        seed; 0 before that is known. It takes a walk through all experiments: one a record, not one a frame."""
+        if self._luck is None or self._luck[0] != self.state.seq:
+            self._luck = self.state.seq, 2 * self.state.noise.paired
+        return self._luck[1]
 
     @property
     def step(self) -> Step | None:
@@ -140,7 +149,7 @@ class View:
     def _begin(self) -> None:
         self.words.clear()
         self.log.clear()
-        self.steps, self.diff, self._speaker = [], None, None
+        self.steps, self.diff, self._speaker, self._luck = [], None, None, None
         self.machine.clear()
 
     def _record(self, update: Recorded) -> frozenset[Topic]:
@@ -153,7 +162,7 @@ class View:
                 self.steps = []
                 touched.add("steps")
         if (line := words.happened(update.record)) is not None:
-            self.log.append(Line("warning" if isinstance(update.record.event, Warned) else "engine", line))
+            self.log.append(Line("warning" if _warns(update) else "engine", line))
             touched.add("log")
         return frozenset(touched)
 
@@ -182,6 +191,11 @@ class View:
         self.steps.append(step)
         if len(self.steps) > STEPS_KEPT:
             del self.steps[:-1:2]  # Half the points make the same curve.
+
+
+def _warns(update: Recorded) -> bool:
+    event = update.record.event
+    return isinstance(event, Warned) or (isinstance(event, Audited) and event.colour != "green")
 
 
 _step_decoder = msgspec.json.Decoder(Step)

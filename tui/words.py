@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from collections.abc import Iterable
 
 from loop import events as ev
-from loop.events import Record, Step
-from loop.state import BASELINE, Experiment, StudyState
+from loop.events import Colour, Record, Step
+from loop.state import BASELINE, Experiment, StudyState, Trial
 from loop.trials.output import clean as clean
 
 NOTHING = "—"
@@ -19,6 +21,9 @@ STATUS = {
     "trained": "trained",
 }
 """An experiment's status while it has no verdict."""
+
+MARKS: dict[Colour, str] = {"green": "✓", "amber": "!", "red": "✗"}
+"""An audit's colour where there are no colours."""
 
 RATE_OVER = 20
 """So many of the latest experiments make the rate."""
@@ -39,6 +44,19 @@ def value(number: float | None) -> str:
 
 def delta(number: float | None) -> str:
     return NOTHING if number is None else f"{number:+.4f}"
+
+
+def spread(number: float) -> str:
+    """A standard deviation, of which two digits are always there."""
+    return f"{number:.4f}" if number >= 0.001 else f"{number:.1e}"
+
+
+def sigmas(experiment: Experiment) -> str:
+    """How many standard errors its delta is: `(5.8σ)`, from ten on `(12σ)`; "" where that is not known."""
+    if experiment.delta is None or not experiment.sigma:
+        return ""
+    times = abs(experiment.delta) / experiment.sigma
+    return f"({times:.1f}σ)" if times < 9.95 else f"({times:.0f}σ)" if times < 999 else "(≫σ)"
 
 
 def duration(seconds: float) -> str:
@@ -81,9 +99,15 @@ def unit(metric: str) -> str:
     return metric.removeprefix("val_") or "value"
 
 
-def status(experiment: Experiment) -> str:
+def status(experiment: Experiment, state: StudyState) -> str:
     """The verdict, or how far the experiment is."""
-    return experiment.verdict or STATUS.get(experiment.stage, experiment.stage)
+    if experiment.verdict is not None:
+        return experiment.verdict
+    if experiment.stage == "training" and experiment.values and experiment.agent != BASELINE:
+        return "confirming"
+    if experiment.trial is not None and state.needs_audit(experiment.trial):
+        return "auditing"
+    return STATUS.get(experiment.stage, experiment.stage)
 
 
 def what(experiment: Experiment) -> str:
@@ -101,6 +125,37 @@ def gain(state: StudyState) -> str | None:
         return None
     share = 100 * state.gain / abs(state.baseline.value)
     return f"{state.gain:.4f} {unit(state.metric)} ({share:.2f} %)"
+
+
+def gain_error(state: StudyState) -> float | None:
+    """The standard error of the gain, by the model of `loop.noise`: a seed that both have run cancels out."""
+    best, baseline, noise = state.best, state.baseline, state.noise
+    if best is None or baseline is None or best is baseline or not noise.freedom:
+        return None
+    own, its = set(best.values), set(baseline.values)
+    if not own or not its:
+        return None
+    rest = noise.paired**2 / 2
+    from_seeds = max(0.0, noise.sigma**2 - rest)
+    each, common = 1 / len(own) + 1 / len(its), len(own & its) / (len(own) * len(its))
+    return math.sqrt(rest * each + from_seeds * (each - 2 * common))
+
+
+def noise(state: StudyState) -> str | None:
+    """By how much two runs differ by luck; None before that is known."""
+    noise = state.noise
+    if not noise.freedom:
+        return None
+    if not noise.sigma:
+        return f"none over {noise.freedom + 1} seeds: a script gives the same value on each"
+    between = f", {spread(noise.paired)} between two scripts on one seed" if noise.paired_freedom else ""
+    return f"σ {spread(noise.sigma)} over {noise.freedom + 1} seeds{between}"
+
+
+def audits(state: StudyState) -> str | None:
+    """How many trials the audits found green, amber and red; None where there was no audit."""
+    found = Counter(trial.colour for experiment in state.experiments for trial in experiment.trials if trial.colour)
+    return ", ".join(f"{found[colour]} {colour}" for colour in MARKS) if found else None
 
 
 def rate(experiments: Iterable[Experiment]) -> float | None:
@@ -135,12 +190,16 @@ def spent(experiment: Experiment, step: Step | None, now: float) -> float:
 
 def share_spent(state: StudyState, step: Step | None) -> float | None:
     """How much of its budget the running trial has used, in 0..1; None where nothing trains or tells."""
-    current = state.current
-    if current is None or current.stage != "training" or current.trial is None or step is None:
+    trial = training(state)
+    if trial is None or step is None or (step.number, step.trial) != (trial.number, trial.trial):
         return None
-    if (step.number, step.trial) != (current.number, current.trial.trial):
-        return None
-    return step.progress if step.progress is not None else min(1.0, step.time / max(current.trial.budget, 1e-9))
+    return step.progress if step.progress is not None else min(1.0, step.time / max(trial.budget, 1e-9))
+
+
+def training(state: StudyState) -> Trial | None:
+    """The trial that runs, of the experiment under way or of the incumbent."""
+    trial = state.measuring.trial if state.measuring else None
+    return trial if trial is not None and trial.outcome is None else None
 
 
 def activity(state: StudyState, step: Step | None, now: float) -> str:
@@ -149,10 +208,12 @@ def activity(state: StudyState, step: Step | None, now: float) -> str:
         return "waiting for the engine's first word"
     if state.mode == "stopped":
         return one_line(state.mode_reason) or "the engine has ended"
-    current = state.current
     reason = one_line(state.mode_reason) if state.mode == "paused" and state.mode_reason != "single step" else ""
     if reason:
         return reason
+    if (doing := measuring(state)) is not None:
+        return f"{doing}{_clock(state, step, now)}"
+    current = state.current
     if current is None:
         return "before the next proposal" if _held(state) else "between two experiments"
     title = "the baseline" if current.agent == BASELINE else name(current.number)
@@ -161,10 +222,41 @@ def activity(state: StudyState, step: Step | None, now: float) -> str:
             return _proposing(state, title, now)
         case "proposed":
             return f"{title} is proposed, its training comes next"
-        case "training":
-            return _training(current, title, step, now)
         case _:
-            return f"{title} is trained, its verdict comes next"
+            return f"{title} is trained; its verdict, or one more seed, comes next"
+
+
+def measuring(state: StudyState) -> str | None:
+    """Which trial runs or waits for its audit, and what for: `confirming 0042, seed 3`; None where none does."""
+    experiment = state.measuring
+    if experiment is None or experiment.trial is None:
+        return None
+    baseline, kept = experiment.agent == BASELINE, experiment.verdict is not None
+    title = "the baseline" if baseline and not kept else name(experiment.number)
+    again = f", seed {experiment.trial.seed}" if experiment.values else ""
+    if kept:
+        title, again = f"{title}, the incumbent", ""
+    if state.needs_audit(experiment.trial):
+        return f"auditing {title}{again}"
+    if kept:
+        return f"re-measuring {title}"
+    return f"{'measuring' if baseline else 'confirming' if again else 'training'} {title}{again}"
+
+
+def _clock(state: StudyState, step: Step | None, now: float) -> str:
+    """How far the trial that runs is, or for how long its audit runs."""
+    experiment = state.measuring
+    trial = experiment.trial if experiment else None
+    if experiment is None or trial is None:
+        return ""
+    if trial.ended is not None:
+        return f" · {duration(now - trial.ended)}"
+    used = duration(spent(experiment, step, now))
+    told = step is not None and (step.number, step.trial) == (trial.number, trial.trial)
+    clock = f"{used} of {duration(trial.budget)}" if told else f"starting, {used}"
+    if trial.paused:
+        return f" waits at {clock}" if told else " waits"
+    return f" · {clock}"
 
 
 def _held(state: StudyState) -> bool:
@@ -178,19 +270,6 @@ def _proposing(state: StudyState, title: str, now: float) -> str:
     if state.retry_at is not None and state.retry_at > now:
         return f"asks for {title} again in {duration(state.retry_at - now)} · {why}"
     return f"proposing {title}, attempt {state.failures + 1} · {why}"
-
-
-def _training(current: Experiment, title: str, step: Step | None, now: float) -> str:
-    trial = current.trial
-    doing = "measuring" if current.agent == BASELINE else "training"
-    if trial is None:
-        return f"{doing} {title}"
-    used = duration(spent(current, step, now))
-    told = step is not None and (step.number, step.trial) == (trial.number, trial.trial)
-    clock = f"{used} of {duration(trial.budget)}" if told else f"starting, {used}"
-    if trial.paused:
-        return f"{doing} {title} waits at {clock}" if told else f"{doing} {title} waits"
-    return f"{doing} {title} · {clock}"
 
 
 def happened(record: Record) -> str | None:
@@ -210,6 +289,12 @@ def happened(record: Record) -> str | None:
             said = f"{name(event.number)} trains, seed {event.seed}{again}"
         case ev.TrialFinished() if event.outcome != "ok":
             said = f"{name(event.number)} trial {event.trial} {event.outcome}: {event.reason}"
+        case ev.Audited():
+            said = f"{name(event.number)} {audited(event)}"
+        case ev.Rebased():
+            said = (
+                f"{name(event.number)}, the incumbent, counts from its trial {event.trial} on: the machine has changed"
+            )
         case ev.Decided():
             said = f"{name(event.number)} {event.verdict}: {event.reason}"
         case ev.Paused():
@@ -223,6 +308,17 @@ def happened(record: Record) -> str | None:
         case _:
             return None
     return f"{clock(record.time)} {one_line(said)}"
+
+
+def audited(event: ev.Audited) -> str:
+    """An audit in one line: its colour, the value that it measured, and the first thing it found."""
+    said = f"audited {event.colour}"
+    if event.value is not None:
+        said += f", {value(event.value)}"
+    if event.colour == "red":
+        said += ", which does not count" if event.value is not None else ", it does not count"
+    first, *more = event.findings or ("",)
+    return said + (f": {first}" if first else "") + (f" (and {len(more)} more)" if more else "")
 
 
 def clock(moment: float) -> str:

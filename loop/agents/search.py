@@ -31,6 +31,11 @@ DRAWS = 60
 TWO_AT_ONCE = 0.3
 """How often TPE may move two constants instead of one."""
 
+TRIALS_HELD = 400
+"""Trials that Optuna holds in memory before it begins anew with those that tell most."""
+BEST_TOLD, LATEST_TOLD = 60, 140
+"""Which those are."""
+
 FIRST_MOVES = ((1, "never moved before; a large step shows most"), (2, "moved only one way so far; now the other"))
 """Before TPE is asked each constant is moved so often, for these reasons."""
 
@@ -54,14 +59,17 @@ class Move(msgspec.Struct, frozen=True):
 
 
 class SearchAgent:
-    """See the module's words. One object serves one study; it keeps Optuna's study in memory between turns."""
+    """See the module's words. One object serves one study; it keeps Optuna's in memory between turns."""
 
     name = "search"
 
     def __init__(self, *, seed: int = 0) -> None:
         self._seed = seed
         self._study: Any = None
-        self._told: set[int] = set()
+        self._held = 0
+        """Trials in Optuna's study."""
+        self._told = -1
+        """The latest experiment in it."""
         self._space: dict[Name, Dimension] = {}
         self._points: dict[int, Point] = {}
         self._by_commit: dict[str, Point] = {}
@@ -144,25 +152,30 @@ class SearchAgent:
         import optuna
 
         distributions = {_label(name): _distribution(dimension) for name, dimension in self._space.items()}
-        if self._study is None:
+        measured = [past for past in briefing.history if past.number in points and past.value is not None]
+        untold = [past for past in measured if past.number > self._told]
+        if self._study is None or self._held + len(untold) >= TRIALS_HELD:
             optuna.logging.set_verbosity(optuna.logging.ERROR)
-            self._study = optuna.create_study(direction=briefing.direction)
-        for experiment in briefing.history:
-            point = points.get(experiment.number)
-            if experiment.number in self._told or point is None or experiment.value is None:
-                continue
-            self._told.add(experiment.number)
+            self._study, self._held = optuna.create_study(direction=briefing.direction), 0
+            untold = _telling(measured, largest_first=briefing.direction == "maximize")
+        for past in untold:
+            point = points[past.number]
             params = {_label(name): _inside(self._space[name], point[name]) for name in self._space if name in point}
-            trial = optuna.trial.create_trial(
-                params=params, distributions={label: distributions[label] for label in params}, value=experiment.value
-            )
-            self._study.add_trial(trial)
-        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=0)
-        self._study.sampler = sampler
+            shape = {label: distributions[label] for label in params}
+            self._study.add_trial(optuna.trial.create_trial(params=params, distributions=shape, value=past.value))
+        self._told = max((past.number for past in measured), default=-1)
+        self._study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=0)
         asked = self._study.ask({_label(name): distributions[_label(name)] for name in free})
-        values = {name: _tidy(asked.params[_label(name)]) for name in free}
         self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
-        return values
+        self._held += len(untold) + 1
+        return {name: _tidy(asked.params[_label(name)]) for name in free}
+
+
+def _telling(measured: list[Experiment], *, largest_first: bool) -> list[Experiment]:
+    """The best and the latest, oldest first: what else there is says little more."""
+    ranked = sorted(measured, key=lambda past: past.value or 0.0, reverse=largest_first)
+    chosen = {past.number for past in [*ranked[:BEST_TOLD], *measured[-LATEST_TOLD:]]}
+    return [past for past in measured if past.number in chosen]
 
 
 def dimensions(files: Mapping[str, str], device: str = "cpu") -> dict[Name, Dimension]:

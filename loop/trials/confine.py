@@ -3,7 +3,7 @@
 Standard library only, and started with `python -I -S`. It is told what to do by one argument of JSON:
 
     limits      {"RLIMIT_NPROC": 4096, ...}, as `resource` names them
-    landlock    {"read": [paths], "write": [paths]}; absent where bubblewrap has built the walls
+    landlock    {"read": [paths], "list": [folders], "write": [paths]}; absent where bubblewrap has built the walls
     network     whether other sockets than Unix ones may be opened, where Landlock builds the walls
 
 Under bubblewrap it is process 1 of the trial's own PID namespace: it starts the command, reaps what is orphaned, and
@@ -69,8 +69,11 @@ def no_new_privileges() -> None:
             break
 
 
-def restrict(read: list[str], write: list[str], *, network: bool) -> None:
-    """Landlock: nothing is read but below `read` and `write`, nothing written but below `write`. Raises: Refused."""
+def restrict(read: list[str], listed: list[str], write: list[str], *, network: bool) -> None:
+    """Landlock: nothing is read but below `read` and `write`, nothing written but below `write`.
+
+    Below `listed` the names of files can be read, and nothing of them. Raises: Refused.
+    """
     libc, abi = _libc(), landlock_abi()
     if not abi:
         raise Refused("this kernel has no Landlock")
@@ -82,7 +85,7 @@ def restrict(read: list[str], write: list[str], *, network: bool) -> None:
     if ruleset < 0:
         raise Refused(f"Landlock: {os.strerror(ctypes.get_errno())}")
     everything = handled & ~(MAKE_CHAR | MAKE_BLOCK)
-    for paths, access in ((read, READ), (write, everything)):
+    for paths, access in ((read, READ), (listed, READ_DIR), (write, everything)):
         for path in paths:
             try:
                 place = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -170,7 +173,8 @@ def others() -> list[str]:
 
 def serve(command: list[str]) -> int:
     """As process 1: run the command, reap what is orphaned, report, and end, and with it the whole namespace."""
-    os.set_inheritable(REPORT, False)
+    with contextlib.suppress(OSError):  # Where no runner listens, as in an audit.
+        os.set_inheritable(REPORT, False)
     # Or the command could open this process's end of the report, or its memory; it gets its own dumpability by exec.
     _libc().prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     child = os.fork()
@@ -187,7 +191,8 @@ def serve(command: list[str]) -> int:
         time.sleep(0.02)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)
-    os.write(REPORT, json.dumps({"exit_code": code, "left": others()[:32]}).encode())
+    with contextlib.suppress(OSError):
+        os.write(REPORT, json.dumps({"exit_code": code, "left": others()[:32]}).encode())
     return code if code >= 0 else 128 - code
 
 
@@ -197,7 +202,7 @@ def main() -> None:
         no_new_privileges()
         limit(task["limits"])
         if walls := task.get("landlock"):
-            restrict(walls["read"], walls["write"], network=task["network"])
+            restrict(walls["read"], walls["list"], walls["write"], network=task["network"])
             refuse_calls(network=task["network"])
     except (Refused, OSError, ValueError) as error:
         print(f"the sandbox could not be built: {error}", file=sys.stderr, flush=True)

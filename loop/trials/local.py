@@ -70,6 +70,10 @@ class TrialSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Of the person's: what the sandbox does not show, beside homes and temporary folders."""
     readable: tuple[Path, ...] = ()
     """What it shows all the same."""
+    masked: tuple[Path, ...] = ()
+    """What of that it does not."""
+    audited: bool = False
+    """Whether the script hands over what it trained, and need not measure it itself."""
     network: bool = False
     memory: int
     """Bytes that all its processes may take together."""
@@ -83,6 +87,25 @@ class TrialSpec(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def control(self) -> Path:
         return self.folder / "control"
+
+    @property
+    def handover(self) -> Path:
+        """Where an audited script leaves what it trained. Hostile, like all that it wrote."""
+        return self.control / "handover"
+
+    @property
+    def walls(self) -> Walls:
+        """What the sandbox is built by, but for the scratch folder, which has a name of its own each time."""
+        return Walls(
+            hidden=self.hidden,
+            readable=self.readable,
+            masked=self.masked,
+            source=self.source.resolve(),
+            control=self.control.resolve(),
+            scratch=self.folder.resolve() / "scratch",
+            network=self.network,
+            disk=self.disk,
+        )
 
 
 class LocalTrial:
@@ -146,6 +169,11 @@ class LocalTrial:
         """How it ended. Only after `follow` has ended."""
         assert self._result is not None
         return self._result
+
+    @property
+    def printed(self) -> dict[str, list[float]]:
+        """Every `key: number` line, with all the values printed under that key. Only after `follow` has ended."""
+        return self._parser.summary
 
     async def kill(self, reason: str) -> None:
         """End the whole process tree; returns when nothing of it is left."""
@@ -218,6 +246,8 @@ class LocalTrial:
             reason=reason,
             exit_code=exited.get("exit_code"),
             wall_seconds=exited.get("wall_seconds", 0.0),
+            paused_seconds=exited.get("paused_seconds", 0.0),
+            cpu_seconds=exited.get("cpu_seconds", 0.0),
         )
 
     def _outcome(self, exited: dict[str, Any]) -> tuple[Outcome, float | None, str]:
@@ -241,7 +271,7 @@ class LocalTrial:
 
     def _measured(self, exited: dict[str, Any]) -> tuple[Outcome, float | None, str]:
         metric, values = self.spec.metric, self._parser.summary.get(self.spec.metric, [])
-        if not values:
+        if not values and not self.spec.audited:
             return "crash", None, f"it printed no {metric}"
         if unusable := [value for value in values if not math.isfinite(value)]:
             return "crash", None, f"{metric} is {unusable[0]}"
@@ -252,7 +282,7 @@ class LocalTrial:
                 f"it printed {metric} more than once: {', '.join(f'{value:g}' for value in values[:4])}",
             )
         left = exited.get("left", 0)
-        return "ok", values[0], f"{left} processes that it left running were ended" if left else ""
+        return "ok", values[0] if values else None, f"{left} processes that it left running were ended" if left else ""
 
     def _crash_reason(self, code: int) -> str:
         lines = self._parser.last_lines
@@ -281,15 +311,9 @@ def _start(spec: TrialSpec) -> subprocess.Popen[bytes]:
     if argv[0] in ("python", "python3"):
         argv[0] = sys.executable
     argv[0] = shutil.which(argv[0], path=environment["PATH"]) or argv[0]
-    walls = Walls(
-        hidden=spec.hidden,
-        readable=spec.readable,
-        source=spec.source.resolve(),
-        control=spec.control.resolve(),
-        scratch=_scratch(spec, cookie),
-        network=spec.network,
-        disk=spec.disk,
-    )
+    if spec.audited:
+        spec.handover.mkdir(exist_ok=True)
+    walls = msgspec.structs.replace(spec.walls, scratch=_scratch(spec, cookie))
     argv, variables = sandbox.wrap(spec.sandbox, walls, argv)
     leave = {}
     for name in sandbox.CACHES if spec.compiled and spec.sandbox != "off" else ():
@@ -352,6 +376,7 @@ def _environment(spec: TrialSpec, cookie: str) -> dict[str, str]:
         "LABTOP_BUDGET": str(spec.budget),
         "LABTOP_CONTROL": str(spec.control),
         "LABTOP_TRIAL": cookie,
+        **({"LABTOP_HANDOVER": str(spec.handover)} if spec.audited else {}),
         **spec.environment,
     }
 

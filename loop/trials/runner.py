@@ -12,6 +12,7 @@ import ctypes
 import fcntl
 import json
 import os
+import resource
 import select
 import shutil
 import signal
@@ -191,6 +192,14 @@ class Use:
         self.output = output
         self.looks = 0
         self.since, self.cpu, self.seen = time.monotonic(), 0.0, 0
+        self.used: dict[int, float] = {}
+        """CPU seconds of each process that was ever seen."""
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all its processes, when they have ended."""
+        reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # A process that ignores the end of its children has theirs counted nowhere.
+        return max(reaped.ru_utime + reaped.ru_stime, sum(self.used.values()))
 
     def excess(self, now: float, *, still: bool) -> tuple[str, str] | None:
         """Outcome and reason where a limit is passed; `still`: it is paused, and then silence means nothing."""
@@ -207,7 +216,9 @@ class Use:
         self.looks += 1
         if self.looks % LOOKS_A_COUNT == 0 and _too_large(self.folders, self.limits["disk"] - on_disk):
             return "excess", f"it wrote more than {_gib(self.limits['disk'])} or {FILES} files"
-        cpu = sum(map(_cpu_seconds, pids))
+        now_used = {pid: _cpu_seconds(pid) for pid in pids}
+        self.used |= {pid: max(seconds, self.used.get(pid, 0.0)) for pid, seconds in now_used.items()}
+        cpu = sum(now_used.values())
         if still or self.output.seen != self.seen:
             self.since, self.cpu, self.seen = now, cpu, self.output.seen
         elif now - self.since > self.silence:
@@ -486,6 +497,7 @@ def run(folder: str) -> None:
     result.update(
         exit_code=said.get("exit_code", child.returncode),
         wall_seconds=time.monotonic() - begun,
+        cpu_seconds=use.cpu_seconds(),
         paused_seconds=still,
         left=len(said["left"]) if "left" in said else left,
     )

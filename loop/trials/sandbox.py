@@ -28,6 +28,8 @@ DEVICES = ("nvidia*", "kfd", "dri", "dxg")
 PLAIN_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/shm")
 PASSING = ("/tmp", "/var/tmp", "/run", "/home", "/root")
 """Hidden in every case: what is other people's, or other programs'."""
+PASSING_SIZE = 2**30
+"""Bytes of memory that files of a sealed process may take."""
 THREADS = 4096
 """RLIMIT_NPROC, which counts threads, and by user where no user namespace is there to count in."""
 
@@ -50,12 +52,16 @@ class Walls(msgspec.Struct, frozen=True, kw_only=True):
     """Beside `PASSING` and the user's home: the repository, and where sockets lie."""
     readable: tuple[Path, ...]
     """Shown although they lie in something hidden."""
+    masked: tuple[Path, ...] = ()
+    """Not shown although they lie in something shown."""
     source: Path
     """The working directory; writable."""
     control: Path
     """Where the script is told of a pause, and answers; writable."""
     scratch: Path
     """Writable; where the trial finds its /tmp, and under bubblewrap its home."""
+    sealed: bool = False
+    """Nothing is writable, so that nothing outlives the process: under bubblewrap /tmp and home are its own."""
     network: bool
     disk: int
     """Bytes of the largest file it may write."""
@@ -80,7 +86,7 @@ def choose(wish: Wish) -> SandboxKind:
 def _trouble(kind: Literal["bubblewrap", "landlock"]) -> str | None:
     """Why `kind` does not work here, found by trying it; None: it does."""
     if kind == "landlock":
-        command = [*_confined({}, landlock={"read": ["/"], "write": []}), "true"]
+        command = [*_confined({}, landlock={"read": ["/"], "list": [], "write": []}), "true"]
     elif (program := shutil.which("bwrap")) is None:
         return "it is not installed"
     else:
@@ -108,32 +114,46 @@ def wrap(kind: SandboxKind, walls: Walls, command: list[str]) -> tuple[list[str]
         if not _within(path, readable):
             readable.append(path)
     temporary = walls.scratch / "tmp"
+    # What lies in something hidden that nothing brings back need not be masked.
+    masked = [path for path in _there(walls.masked) if _within(path, readable) or not _within(path, hidden)]
     match kind:
         case "off":
             return command, {}
         case "landlock":
-            shown = [str(path) for path in [*_shown(Path("/"), hidden), *readable]]
+            parts = [
+                *_shown(Path("/"), [*hidden, *masked]),
+                *(part for path in readable for part in _but(path, masked)),
+            ]
+            # Python lists the folders that it imports from, whatever of them it may read.
+            listed = {parent for path in masked for parent in path.parents if parent != Path("/")}
             # Processes of the whole user count here, so this limit would hit the person's own.
             del limits["RLIMIT_NPROC"]
-            places = [str(path) for path in (walls.source, walls.control, walls.scratch)]
-            writable = [*places, *PLAIN_DEVICES, *_devices()]
-            confined = _confined(limits, landlock={"read": shown, "write": writable}, network=walls.network)
-            return [*confined, *command], _caches(temporary)
+            own = [str(path) for path in (walls.source, walls.control, walls.scratch)]
+            devices = [device for device in PLAIN_DEVICES if not (walls.sealed and device == "/dev/shm")]
+            rules = {
+                "read": [*map(str, parts), *(own if walls.sealed else ())],
+                "list": sorted(map(str, listed)),
+                "write": [*devices, *_devices(), *(() if walls.sealed else own)],
+            }
+            return [*_confined(limits, landlock=rules, network=walls.network), *command], _caches(temporary)
     arguments = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
     for device in _devices():
         arguments += ["--dev-bind-try", device, device]
-    own = {_home(): walls.scratch / "home", Path("/tmp").resolve(): temporary}
+    mine = {_home(): walls.scratch / "home", Path("/tmp").resolve(): temporary}
     empty: list[Path] = []
     for path in hidden:
-        if path in own:
-            arguments += ["--bind", str(own[path]), str(path)]
-        elif not _within(path, [*empty, *own]):
+        if path in mine:
+            passing = ["--size", str(PASSING_SIZE), "--tmpfs", str(path)]
+            arguments += passing if walls.sealed else ["--bind", str(mine[path]), str(path)]
+        elif not _within(path, [*empty, *mine]):
             arguments += ["--tmpfs", str(path)]
             empty.append(path)
     for path in readable:
         arguments += ["--ro-bind-try", str(path), str(path)]
+    for path in masked:
+        arguments += ["--tmpfs", str(path)] if path.is_dir() else ["--ro-bind", "/dev/null", str(path)]
     for path in (walls.source, walls.control):
-        arguments += ["--bind", str(path), str(path)]
+        arguments += ["--ro-bind" if walls.sealed else "--bind", str(path), str(path)]
     for path in empty:
         # What is mounted within stays as it is; the empty folder around it takes no files.
         arguments += ["--remount-ro", str(path)]
@@ -173,8 +193,12 @@ def _home() -> Path:
 def _hidden(walls: Walls) -> list[Path]:
     """Outermost first; resolved, since a link's target is what is mounted."""
     places = [*map(Path, PASSING), _home(), *walls.hidden]
-    wanted = {path.resolve() for path in places if path.is_dir()}
-    return sorted(wanted - {Path("/")}, key=lambda path: (len(path.parts), path))
+    return [path for path in _there(places) if path.is_dir() and path != Path("/")]
+
+
+def _there(places: Iterable[Path]) -> list[Path]:
+    """Which of them exist, outermost first, without links."""
+    return sorted({path.resolve() for path in places if path.exists()}, key=lambda path: (len(path.parts), path))
 
 
 def _readable(walls: Walls, program: str, hidden: list[Path]) -> Iterator[Path]:
@@ -192,6 +216,16 @@ def _readable(walls: Walls, program: str, hidden: list[Path]) -> Iterator[Path]:
 
 def _within(path: Path, places: Iterable[Path]) -> bool:
     return any(path.is_relative_to(place) for place in places)
+
+
+def _but(path: Path, masked: list[Path]) -> Iterator[Path]:
+    """`path`, or its largest parts that hold nothing masked."""
+    if path in masked:
+        return
+    if any(other.is_relative_to(path) for other in masked):
+        yield from _shown(path, masked)
+    else:
+        yield path
 
 
 def _shown(folder: Path, hidden: list[Path]) -> Iterator[Path]:

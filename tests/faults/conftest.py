@@ -33,7 +33,15 @@ SETTINGS = """
 command = "python train.py"
 editable = ["train.py"]
 budget = 1
+policy = "margin"
 timeout = 300
+"""
+AUDIT = """
+import os
+from pathlib import Path
+
+print("val_bpb:", Path(os.environ["LABTOP_HANDOVER"], "model").read_text())
+print("audit: green")
 """
 STEPS = '''
 def steps(control: Path):
@@ -53,7 +61,15 @@ def main() -> None:'''
 class Ground:
     """A committed study in a folder of its own, and how its person left it."""
 
-    def __init__(self, folder: Path, *, seconds: float = 0.0, sandbox: str = "off", experiments: int = 2) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seconds: float = 0.0,
+        sandbox: str = "off",
+        experiments: int = 2,
+        audited: bool = False,
+    ) -> None:
         self.root = folder / "study"
         self.root.mkdir(parents=True)
         self.experiments = experiments
@@ -67,7 +83,12 @@ class Ground:
         )
         (self.root / "train.py").write_text(text)
         (self.root / "program.md").write_text("Make it better.\n")
-        (self.root / "labtop.toml").write_text(f'{SETTINGS}sandbox = "{sandbox}"\n')
+        settings = f'{SETTINGS}sandbox = "{sandbox}"\n'
+        if audited:
+            (self.root / "audit.py").write_text(AUDIT)
+            settings = settings.replace('"margin"', '"confirm"')
+            settings += 'frozen = ["audit.py"]\naudit = "python audit.py"\n'
+        (self.root / "labtop.toml").write_text(settings)
         (self.root / ".gitignore").write_text(".labtop/\n")
         git(self.root, "init", "-q", "-b", "main", "--template=")
         git(self.root, "add", "-A")

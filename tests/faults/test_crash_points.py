@@ -10,7 +10,7 @@ import mortal
 import pytest
 from conftest import Ground
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def break_everywhere(workers: ProcessPoolExecutor, ground: Ground, place: Path, scene: mortal.Scene) -> list[str]:
@@ -61,6 +61,14 @@ def test_two_experiments_one_discarded_and_one_kept(workers, place, measured):
         assert points.count(f"{deed} before") == points.count(f"{deed} after") >= 2
     assert points.count("results.write after") == 3, "on opening, and at both verdicts"
     assert points.count("Workspace.advance after") == 1
+
+
+def test_a_study_that_measures_its_noise_and_audits(workers, place):
+    points = break_everywhere(workers, Ground(place / "fresh", experiments=1, audited=True), place, "alone")
+    assert points.count("append Audited before") == points.count("append Audited after") == 3
+    state = mortal.state(mortal.Order(root=str(place / "whole" / "study"), tag="t"))
+    assert [len(experiment.trials) for experiment in state.experiments] == [2, 1]
+    assert {trial.colour for experiment in state.experiments for trial in experiment.trials} == {"green"}
 
 
 @pytest.mark.parametrize(

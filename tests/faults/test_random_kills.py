@@ -11,7 +11,7 @@ from conftest import Ground
 STUDIES, KILLS = 4, 50
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_two_hundred_kills_lose_nothing_and_run_nothing_twice(workers, place):
     # The last one in the sandbox that is the best here.

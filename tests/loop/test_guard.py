@@ -7,8 +7,8 @@ from loop.guard import Refused, check, fingerprint
 OLD = {"train.py": "LR = 0.1  # a rate\nSIZE = 2**3\nprint(LR)\n"}
 
 
-def judge(changed, tried=None):
-    check(OLD, changed, editable=["train.py"], frozen=["prepare.py"], tried=tried or {})
+def judge(changed, tried=None, **settings):
+    check(OLD, changed, editable=["train.py"], frozen=["prepare.py"], tried=tried or {}, **settings)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,59 @@ def test_the_same_program_in_other_letters_repeats_it(same):
         judge({"train.py": same}, {fingerprint(OLD): "0004 (discard: worse)"})
 
 
+def test_what_was_tried_may_be_tried_again_where_that_is_the_setting():
+    judge({"train.py": "LR = 1e-1\nSIZE = 8\nprint(LR)\n"}, {fingerprint(OLD): "0004"}, repeats=True)
+    with pytest.raises(Refused, match="is frozen"):
+        judge({"prepare.py": "x = 1\n"}, repeats=True)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("x = 1e-3", "x = 0.001"),
+        ("x = 1e-3", "x = 1 / 1000"),
+        ("x = 1e-3", "x = 10**-3"),
+        ("x = 0.3", "x = 3 * 0.1"),
+        ("x = 1 / 3", "x = 0.3333333333333333"),
+        ("x = 2", "x = 2.0"),
+        ("x = 2", "x = (4 / 2)"),
+        ("x = -2", "x = 2 - 4"),
+        ("x = -2", "x = -(+2.0)"),
+        ("x = -4", "x = -2**2"),
+        ("x = 6e20", "x = 6 * 10**20"),
+        ("x = 16384", "x = 2**14 * (3 - 2)"),
+        ("x = {'cpu': 0.02}[KIND]", "x = {'cpu': 2e-2}[KIND]"),
+        ("x = f(8 * WIDTH)", "x = f((4 + 4) * WIDTH)"),
+        ("def f():\n    return 1", "def f():\n    'What it gives.'\n\n    return 1.0"),
+        ("class A:\n    x = 1", "'A module.'\nclass A:\n    x = 1\n    '''One.'''"),
+    ],
+)
+def test_constants_may_be_spelt_in_many_ways_and_docstrings_change_nothing(one, other):
+    assert fingerprint({"a.py": one}) == fingerprint({"a.py": other})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("x = 1e-3", "x = 1e-4"),
+        ("x = 0.3", "x = 0.30001"),
+        ("x = 2", "x = -2"),
+        ("x = 2 + 3", "x = 2 * 3"),
+        ("x = 8 / WIDTH", "x = WIDTH / 8"),
+        ("x = 1 - 2 - 3", "x = 1 - (2 - 3)"),
+        ("x = 2**64 - 1", "x = 2**64"),
+        ("x = '2'", "x = 2"),
+        ("x = '0.5 * 2'", "x = '1.0'"),
+        ("x = 1", "x = True"),
+        ("x = 10**1000", "x = 10**1001"),
+        ("x = 1 / 0", "x = 2 / 0"),
+        ("def f():\n    return 'a'", "def f():\n    return 'b'"),
+    ],
+)
+def test_what_computes_something_else_is_something_else(one, other):
+    assert fingerprint({"a.py": one}) != fingerprint({"a.py": other})
+
+
 def test_another_program_is_another_one():
     prints = {
         fingerprint({"train.py": text})
@@ -65,6 +118,9 @@ def test_another_program_is_another_one():
         "X = 10**300 * 1.5\n",
         "X = 9**64 * 9.5**64\n",
         "X = (-8) ** 0.5\n",
+        "X = 9**9**9**9\n",
+        "X = 10**64 * 10**64 * 10**64 * 10**64 * 10**64 * 1.5\n",
+        "X = 1e308 + 1e308 - 1e999\n",
         "X = 1" + " + 1" * 600 + "\n",
     ],
 )

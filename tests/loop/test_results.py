@@ -102,3 +102,28 @@ def test_writing_again_replaces_the_table_and_leaves_nothing_beside_it(tmp_path)
         assert reader.read() == first, "who reads the old table reads it to its end"
     assert len(path.read_text().splitlines()) == 3
     assert [file.name for file in tmp_path.iterdir()] == ["results.tsv"]
+
+
+def test_how_well_it_is_known_stands_at_the_end():
+    once = list(experiment(0, value=1.0, delta=-0.25, sigma=0.125))
+    more = ev.TrialStarted(number=0, trial=2, device="cpu", seed=2, budget=20)
+    again = ev.TrialFinished(number=0, trial=2, outcome="ok", value=3.0)
+    state = study(*once[:-1], more, again, once[-1])
+    assert results.render(state).splitlines()[0].endswith("\ttrials\tsigma\taudit")
+    row = table(state)[0]
+    assert (row["trials"], row["sigma"], row["audit"]) == ("2", "0.125000", "")
+    unknown = table(study(*experiment(0, verdict="crash")))[0]
+    assert (unknown["trials"], unknown["sigma"], unknown["audit"]) == ("0", "", "")
+
+
+def test_an_audit_has_its_column():
+    opened = ev.StudyOpened(
+        tag="t", branch="labtop/t", base="b" * 40, metric="val_bpb", direction="minimize", budget=20, device="cpu",
+        command="python train.py", audit="python -m audit",
+    )  # fmt: skip
+    trained = list(experiment(0, value=1.0, verdict="discard"))
+    audited = ev.Audited(number=0, trial=1, colour="red", value=1.5, findings=("it cheats",))
+    events = [opened, *trained[:-1], audited, ev.Decided(number=0, verdict="discard", reason="red")]
+    state = fold(Record(seq=n, time=float(n), event=event) for n, event in enumerate(events, 1))
+    row = table(state)[0]
+    assert (row["trials"], row["val_bpb"], row["audit"]) == ("0", "0.000000", "red")

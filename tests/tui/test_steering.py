@@ -3,12 +3,14 @@
 from pathlib import Path
 
 from loop import commands
+from tui.screens import ask
 
 
 async def waits_with_a_discarded_experiment(lab, engine, until):
     """Pauses the engine between two experiments, the first of which was discarded."""
     await until(lambda: any(e.verdict == "discard" for e in engine.state.experiments), "an experiment is discarded")
     await engine.do(commands.Pause())
+    await until(lambda: engine.holding, "it stands at a gate")
     if engine.state.current is not None:
         await engine.do(commands.Reject(why="only in the way"))
     await until(lambda: engine.state.current is None and engine._turn is None, "nothing is under way")
@@ -27,7 +29,7 @@ async def training(engine, number, until):
             engine.state.current is not None
             and engine.state.current.number == number
             and engine.state.current.stage == "training"
-            and engine._trial is not None
+            and engine.lane.running
         ),
         f"{number} trains",
         60,
@@ -76,7 +78,8 @@ async def test_x_asks_why_and_rejects_only_on_its_own_key(lab, cockpit, held, un
         assert any("0001" in line and " reject " in line for line in screen.splitlines())
 
 
-async def test_a_double_x_and_escape_reject_nothing(lab, cockpit, held, until, sees):
+async def test_a_double_x_and_escape_reject_nothing(lab, cockpit, held, until, sees, monkeypatch):
+    monkeypatch.setattr(ask, "DEAF", 60.0)  # On a busy machine one keystroke may take longer than a person's two.
     async with lab.engine() as engine, cockpit() as (app, pilot):
         await training(engine, 1, until)
         await sees(app, "training 0001 · ")
@@ -264,3 +267,27 @@ async def test_what_a_hostile_script_prints_stays_text(lab, cockpit, edit_traine
         await pilot.press("6", "right", "home", "left", "end")
         await pilot.press("5")
         await sees(app, "0001")
+
+
+async def test_what_confirms_a_gain_is_told_and_can_be_paused(lab, cockpit, edit_trainer, held, until, sees):
+    path = lab.root / "labtop.toml"
+    path.write_text(path.read_text().replace('"margin"', '"confirm"') + "replicates = 3\n")
+    luck = 'random.Random(os.environ["LABTOP_SEED"]).gauss(0, 0.001)'
+    luck += ' + random.Random(f"{LEARNING_RATE} {os.environ}").gauss(0, 0.0002)'
+    edit_trainer(
+        "    for step in range(STEPS):", f"    import random\n    loss += {luck}\n    for step in range(STEPS):"
+    )
+    # Only what is to confirm something is held.
+    edit_trainer("while step and changed", 'while step and changed and os.environ["LABTOP_SEED"] != "1337"')
+    async with lab.engine() as engine, cockpit() as (app, pilot):
+        await sees(app, "best 1.", "×3", "confirming", "seed 1338 · ")
+        number = engine.state.current.number
+        await sees(app, f"confirming {number:04d}, seed 1338 · ", "band: ±2σ of one trial, 0.00")
+        await pilot.press("p")
+        await sees(app, "PAUSED", f"confirming {number:04d}, seed 1338 waits", "p resume")
+        assert engine.state.current.trial.paused
+        await pilot.press("p")
+        await sees(app, "RUNNING", "p pause")
+        held()
+        await until(lambda: engine.state.experiments[number].verdict == "keep", "it is confirmed")
+        await sees(app, f"{number:04d} keep: ", "σ)")

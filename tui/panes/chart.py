@@ -9,7 +9,6 @@ from textual.app import ComposeResult
 from textual_hires_canvas import HiResMode
 
 from loop.events import Verdict
-from loop.state import StudyState
 from tui import curves, look, words
 from tui.panes.pane import Pane, Words
 from tui.panes.plot import Plot
@@ -51,7 +50,7 @@ class ChartPane(Pane, can_focus=True):
 
     def show(self, view: View) -> None:
         if self.mode == "history":
-            self._show_history(view.state)
+            self._show_history(view)
         else:
             self._show_run(view)
 
@@ -71,10 +70,12 @@ class ChartPane(Pane, can_focus=True):
         plot.clear()
         return plot
 
-    def _show_history(self, state: StudyState) -> None:
+    def _show_history(self, view: View) -> None:
+        state = view.state
         better = "lower" if state.direction == "minimize" else "higher"
-        self.entitle(f"{words.one_line(state.metric)}, {better} is better" if state.metric else self.label)
-        history = curves.history(state)
+        history = curves.history(state, view.luck)
+        band = f" · band: ±2σ of one trial, {words.spread(history.reach)}" if history and history.reach else ""
+        self.entitle(f"{words.one_line(state.metric)}, {better} is better{band}" if state.metric else self.label)
         if history is None:
             failed = state.experiments and state.experiments[-1].verdict == "crash"
             self._await(
@@ -88,6 +89,10 @@ class ChartPane(Pane, can_focus=True):
             return
         plot.set_xlimits(0.0, float(history.last))
         plot.set_ylimits(history.low, history.high)
+        if history.band:
+            plot.scatter(
+                [x for x, _ in history.band], [y for _, y in history.band], marker="·", marker_style=look.FAINT
+            )
         _line(plot, [(0.0, history.baseline), (float(history.last), history.baseline)], look.LINE)
         _line(plot, history.stairs, look.GREEN)
         for verdict, (mark, style) in MARKS.items():

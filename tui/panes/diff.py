@@ -7,7 +7,7 @@ from typing import ClassVar
 from rich.text import Text
 from textual.app import ComposeResult
 
-from loop.events import Change
+from loop.events import Caution, Change
 from tui import diffs, look, words
 from tui.panes.lines import Lines
 from tui.panes.pane import Pane, Words
@@ -22,13 +22,13 @@ class DiffPane(Pane):
     label = "diff"
 
     DEFAULT_CSS = """
-    DiffPane #summary { max-height: 4; padding-bottom: 1; text-wrap: nowrap; text-overflow: ellipsis; }
+    DiffPane #summary { max-height: 5; padding-bottom: 1; text-wrap: nowrap; text-overflow: ellipsis; }
     DiffPane #summary.-empty { display: none; }
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._drawn: tuple[int, str] | None = None
+        self._drawn: tuple[int, str, tuple[Caution, ...]] | None = None
 
     def compose(self) -> ComposeResult:
         yield Words(id="summary", classes="-empty")
@@ -42,17 +42,20 @@ class DiffPane(Pane):
         experiment = view.shown
         number = -1 if experiment is None else experiment.number
         diff = view.diff.diff if view.diff is not None and view.diff.number == number else ""
-        lines = diffs.drawn(diff) if (number, diff) != self._drawn and diff else None
-        if lines is not None:
-            self.target.set(lines)
-        elif not diff:
+        changes = experiment.changes if experiment else ()
+        cautions = experiment.cautions if experiment else ()
+        if not diff:
             self.target.set([Text(_awaited(view), look.FAINT)])
-        self._drawn = (number, diff)
+        elif (number, diff, cautions) != self._drawn:
+            # The diff is told before what is to be looked at in it; who has begun to read it stays where he is.
+            stay = self._drawn is not None and self._drawn[:2] == (number, diff)
+            self.target.set(diffs.drawn(diff, cautions), stay=stay)
+        self._drawn = (number, diff, cautions)
         self.entitle(self.label if number < 0 else f"diff · {words.name(number)}")
         pinned = self.query_one("#summary", Words)
         pinned.set_class(not diff, "-empty")
         if diff:
-            pinned.say(summary(diff, experiment.changes if experiment else ()), layout=True)
+            pinned.say(summary(diff, changes, cautions), layout=True)
 
 
 def _awaited(view: View) -> str:
@@ -64,13 +67,15 @@ def _awaited(view: View) -> str:
     return "this experiment has no diff"
 
 
-def summary(diff: str, changes: tuple[Change, ...]) -> Text:
-    """`train.py +1 -1`, and every constant that moves as `old -> new`, the first ones at least."""
+def summary(diff: str, changes: tuple[Change, ...], cautions: tuple[Caution, ...] = ()) -> Text:
+    """`train.py +1 -1`, the lines to look at twice, and the constants that move as `old -> new`, the first at least."""
     found = diffs.extent(diff)
     text = Text()
     text.append(", ".join(found.files), look.INK)
     text.append(f"  +{found.added}", look.GREEN)
     text.append(f" -{found.removed}", look.RED)
+    if cautions:
+        text.append(f"\n! {diffs.cautioned(cautions)}", f"bold {look.AMBER}")
     for change in changes[:CONSTANTS_SHOWN]:
         text.append(f"\n{words.one_line(change.name)}  ", f"bold {look.INK}")
         text.append(f"{words.one_line(change.old)} -> ", look.FAINT)

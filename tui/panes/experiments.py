@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 from rich.text import Text
@@ -10,7 +11,7 @@ from textual.app import ComposeResult
 from textual.message import Message
 from textual.widgets import DataTable
 
-from loop.state import Experiment
+from loop.state import Experiment, StudyState
 from tui import look, words
 from tui.panes.pane import Pane, Words
 from tui.view import Topic, View
@@ -20,21 +21,23 @@ class Column(NamedTuple):
     title: str
     width: int
     right: bool = False
-    spare: bool = False
-    """Left out where the last column would have no room."""
+    spare: int = 0
+    """Where the last column would have no room, the lowest of these is left out first; 0 stays."""
 
 
 COLUMNS = (
     Column(" #", 6),
-    Column("commit", 8, spare=True),
+    Column("commit", 8, spare=1),
     Column("bpb", 8, right=True),
+    Column(" audit", 6),
     Column("delta", 9, right=True),
-    Column("GiB", 6, right=True, spare=True),
+    Column(" sigma", 7, spare=3),
+    Column("GiB", 6, right=True, spare=2),
     Column("time", 8, right=True),
-    Column("  status", 12),
+    Column("  status", 13),
     Column("what", 16),
 )
-"""The last one takes what is left of the width."""
+"""The last one takes what is left of the width; what no experiment has an entry for is no column."""
 
 
 class Table(DataTable[Text]):
@@ -102,7 +105,7 @@ class ExperimentsPane(Pane):
 
     def show(self, view: View) -> None:
         experiments = view.state.experiments
-        cells = [_cells(experiment) for experiment in reversed(experiments)]
+        cells = [_cells(experiment, view.state) for experiment in reversed(experiments)]
         width = self.content_size.width
         if cells == self._cells and width == self._drawn_to:
             return
@@ -111,7 +114,7 @@ class ExperimentsPane(Pane):
         self.set_class(bool(cells), "-filled")
         scrolled = table.scroll_y + (0 if follows else len(cells) - len(self._cells))
         table.clear(columns=True)
-        widths = _fitting(width)
+        widths = _fitting(width, cells)
         for at, room in widths.items():
             title = COLUMNS[at].title
             table.add_column(Text(title.rjust(room) if COLUMNS[at].right else title), width=room)
@@ -140,28 +143,36 @@ class ExperimentsPane(Pane):
         self.post_message(self.Pointed())
 
 
-def _fitting(width: int) -> dict[int, int]:
+def _fitting(width: int, rows: Sequence[Sequence[str]]) -> dict[int, int]:
     """The columns for a table of this width, by their place in `COLUMNS`, with the width of each."""
-    roomy = width > sum(column.width for column in COLUMNS)
-    widths = {at: column.width for at, column in enumerate(COLUMNS) if roomy or not column.spare}
+    widths = {at: column.width for at, column in enumerate(COLUMNS) if not rows or any(row[at] for row in rows)}
+    for at in sorted((at for at in widths if COLUMNS[at].spare), key=lambda at: COLUMNS[at].spare):
+        if sum(widths.values()) < width:
+            break
+        del widths[at]
     last = len(COLUMNS) - 1
     widths[last] += max(0, width - 1 - sum(widths.values()))
     return widths
 
 
-def _cells(experiment: Experiment) -> tuple[str, ...]:
+def _cells(experiment: Experiment, state: StudyState) -> tuple[str, ...]:
     trial = experiment.trial
     pending = experiment.verdict is None
     nothing = "…" if pending else words.NOTHING
     memory = experiment.memory_gb
+    value = experiment.mean if pending else experiment.value
+    mark = words.MARKS[experiment.colour] if experiment.colour else ""
+    count = f"×{len(experiment.values)}" if len(experiment.values) > 1 else ""
     return (
         words.name(experiment.number),
         (experiment.commit or nothing)[:7],
-        nothing if experiment.value is None else words.value(experiment.value),
+        nothing if value is None else words.value(value),
+        f"{mark or ' '} {count}".rstrip(),
         nothing if experiment.delta is None else words.delta(experiment.delta),
+        words.sigmas(experiment),
         nothing if memory is None else f"{memory:.1f}",
         nothing if trial is None or trial.ended is None else words.duration(trial.wall_seconds),
-        words.status(experiment),
+        words.status(experiment, state),
         words.what(experiment),
     )
 
@@ -170,7 +181,9 @@ def _styled(experiment: Experiment, cells: tuple[str, ...]) -> list[Text]:
     verdict = experiment.verdict
     status_style = look.STATUS_STYLES[verdict] if verdict else look.BLUE
     plain = look.INK if verdict in (None, "keep") else look.FAINT
-    styles = [plain, look.FAINT, plain, _delta_style(experiment), look.FAINT, look.FAINT, status_style, plain]
+    audit = look.AUDIT_STYLES[experiment.colour] if experiment.colour else look.FAINT
+    delta = _delta_style(experiment)
+    styles = [plain, look.FAINT, plain, audit, delta, delta, look.FAINT, look.FAINT, status_style, plain]
     texts = []
     for cell, style, column in zip(cells, styles, COLUMNS, strict=True):
         indent = len(column.title) - len(column.title.lstrip())

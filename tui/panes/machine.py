@@ -52,14 +52,13 @@ def readings(view: View, width: int) -> list[Text]:
 
 
 def _run(view: View, width: int) -> list[Text]:
-    step, current = view.step, view.state.current
+    step, experiment, trial = view.step, view.state.measuring, words.training(view.state)
     share = words.share_spent(view.state, step)
-    if step is None or share is None or current is None or current.trial is None:
-        trains = current is not None and current.stage == "training"
-        said = "the trial starts" if trains else "nothing trains now"
+    if step is None or share is None or experiment is None or trial is None:
+        said = "the trial starts" if trial else "its audit runs" if experiment else "nothing trains now"
         return [_line("run", "", Text(said, look.FAINT))]
-    used = words.spent(current, step, view.now())
-    clock = f"{words.duration(used)} of {words.duration(current.trial.budget)}"
+    used = words.spent(experiment, step, view.now())
+    clock = f"{words.duration(used)} of {words.duration(trial.budget)}"
     losses = [past.loss for past in view.steps]
     lines = [
         _line("budget", words.percent(share), _bar_and(share, clock, width)),

@@ -244,9 +244,13 @@ class Cockpit(Screen[None]):
     def _effect_of_reject(self, current: Experiment) -> Text:
         view, best = self._view, self._view.state.best
         text = Text(f"{words.what(current)}\n\n", look.FAINT)
-        if current.stage == "training":
-            spent = words.duration(words.spent(current, view.step, view.now()))
-            text.append(f"Its training ends with every process of it; {spent} of work are lost. ", look.INK)
+        measured = view.state.measuring
+        if measured is not None and words.training(view.state) is not None:
+            whose = "Its training" if measured is current else f"The training of {words.name(measured.number)} for it"
+            spent = words.duration(words.spent(measured, view.step, view.now()))
+            text.append(f"{whose} ends with every process of it; {spent} of work are lost. ", look.INK)
+        elif measured is not None:
+            text.append("The audit that runs for it ends. ", look.INK)
         elif current.stage == "proposing":
             text.append("The agent's turn ends. ", look.INK)
         if best is not None:
@@ -265,7 +269,7 @@ class Cockpit(Screen[None]):
         effect = Text(f"{words.what(chosen)}\n\n", look.FAINT)
         effect.append(
             f"{words.one_line(self._view.state.branch)} moves from {words.name(best.number)} "
-            f"({words.value(best.value)}) to {words.name(number)} ({words.value(_measured(chosen))}); "
+            f"({words.value(best.value)}) to {words.name(number)} ({words.value(chosen.mean)}); "
             "new proposals start from there.",
             look.INK,
         )
@@ -287,8 +291,9 @@ class Cockpit(Screen[None]):
         self.app.push_screen(Tell(), told)
 
     def _act_stop(self) -> None:
-        current = self._view.state.current
-        running = words.name(current.number) if current and current.stage in ("training", "trained") else None
+        current, measured = self._view.state.current, self._view.state.measuring
+        under_way = current if current and current.stage in ("training", "trained") else measured
+        running = words.name(under_way.number) if under_way else None
 
         def chosen(when: str | None) -> None:
             if when is not None:
@@ -324,7 +329,3 @@ class Cockpit(Screen[None]):
 
     def _act_next_pane(self) -> None:
         self.action_turn(1)
-
-
-def _measured(experiment: Experiment) -> float | None:
-    return experiment.trial.value if experiment.trial else experiment.value

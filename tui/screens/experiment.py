@@ -9,7 +9,7 @@ from rich.text import Text
 from textual.binding import Binding, BindingType
 
 from loop.remote.wire import Artifact
-from loop.state import Experiment, StudyState
+from loop.state import Experiment, StudyState, Trial
 from tui import diffs, look, words
 from tui.panes.agent import styled
 from tui.screens.ask import key_line
@@ -52,9 +52,9 @@ class ExperimentPage(Page):
 
     async def _fill(self, experiment: Experiment, *, stay: bool) -> None:
         number = experiment.number
-        keys = key_line(("up/down", "scroll"), ("left/right", "experiment before/after"), ("escape", "back"))
-        title = f"experiment {words.name(number)} · {words.status(experiment)}"
         state = self._state()
+        keys = key_line(("up/down", "scroll"), ("left/right", "experiment before/after"), ("escape", "back"))
+        title = f"experiment {words.name(number)} · {words.status(experiment, state)}"
         texts = fact_lines(experiment, state)
         if not stay:
             self.fill(title, texts, keys)
@@ -64,7 +64,9 @@ class ExperimentPage(Page):
             said = f"no engine answers; diff, reasoning and log are in {where}"
             self.fill(title, [*texts, Text(), Text(said, look.AMBER)], keys, stay=stay)
             return
-        texts += [*_section("diff"), *(diffs.drawn(diff) or [_none("it changes nothing")])]
+        if diff and experiment.cautions:
+            texts += [Text(), Text(f"! {diffs.cautioned(experiment.cautions)}", f"bold {look.AMBER}")]
+        texts += [*_section("diff"), *(diffs.drawn(diff, experiment.cautions) or [_none("it changes nothing")])]
         spoken = [styled(Line("text", line)) for line in reasoning.splitlines()]
         texts += [*_section("reasoning"), *(spoken or [_none("nothing was said")])]
         printed = [Text(words.clean(line), look.INK) for line in log.splitlines() if line.strip()][-LOG_LINES:]
@@ -80,17 +82,65 @@ def fact_lines(experiment: Experiment, state: StudyState) -> list[Text]:
         ("changes", words.what(experiment) if experiment.changes else ""),
         ("verdict", _verdict(experiment)),
         (words.one_line(state.metric), _measured(experiment)),
+        ("delta", _delta(experiment)),
+        ("interval", _interval(experiment)),
         ("commit", f"{(experiment.commit or '')[:12]} on {experiment.base[:12]}" if experiment.commit else ""),
         ("kept at", f"refs/{state.branch}/{words.name(experiment.number)}" if experiment.commit else ""),
         ("agent", f"{words.one_line(experiment.agent)}, program.md {experiment.spec}"),
     ]
-    for trial in experiment.trials:
-        how = trial.outcome or "running"
-        why = f": {words.one_line(trial.reason)}" if trial.reason else ""
-        took = f", {words.duration(trial.wall_seconds)}" if trial.wall_seconds else ""
-        facts.append((f"trial {trial.trial}", f"{how}{why}{took}, {trial.device}, seed {trial.seed}"))
     facts += [("note", words.one_line(note)) for note in experiment.notes]
-    return [Text.assemble((f"{name:<12}", look.FAINT), (said, look.INK)) for name, said in facts if said]
+    texts = [Text.assemble((f"{name:<12}", look.FAINT), (said, look.INK)) for name, said in facts if said]
+    return texts + trial_lines(experiment, state)
+
+
+def trial_lines(experiment: Experiment, state: StudyState) -> list[Text]:
+    """A table of the experiment's trials, and all that their audits found."""
+    if not experiment.trials:
+        return []
+    texts = _section(f"trials on {words.one_line(experiment.trials[-1].device)}")
+    texts.append(Text(_row("trial", "seed", "value", "  audit", "holdout", "CPU", "wall", "outcome"), look.FAINT))
+    for trial in experiment.trials:
+        colour = trial.colour or ("due" if state.needs_audit(trial) else words.NOTHING)
+        mark = words.MARKS[trial.colour] if trial.colour else " "
+        text = Text(
+            _row(
+                str(trial.trial),
+                str(trial.seed),
+                words.NOTHING if trial.value is None else f"{trial.value:.6f}",
+                f"{mark} {colour}",
+                words.NOTHING if trial.holdout is None else f"{trial.holdout:.6f}",
+                f"{trial.cpu_seconds:.1f} s" if trial.cpu_seconds else words.NOTHING,
+                words.NOTHING if trial.outcome is None else words.duration(trial.wall_seconds),
+                _outcome(trial, experiment),
+            ),
+            look.INK if trial.counts else look.FAINT,
+        )
+        if trial.colour:
+            at = text.plain.index(mark)
+            text.stylize(look.AUDIT_STYLES[trial.colour], at, at + len(f"{mark} {colour}"))
+        texts.append(text)
+    for trial in experiment.trials:
+        style = look.AUDIT_STYLES[trial.colour] if trial.colour else look.INK
+        mark = words.MARKS[trial.colour] if trial.colour else " "
+        for finding in trial.findings:
+            found = words.one_line(finding)
+            texts.append(Text.assemble((f"{mark} trial {trial.trial}  ", style), (found, look.INK)))
+    return texts
+
+
+def _row(trial: str, seed: str, value: str, audit: str, holdout: str, cpu: str, wall: str, outcome: str) -> str:
+    return f"{trial:<7}{seed:>5}{value:>12}  {audit:<9}{holdout:>10}{cpu:>10}{wall:>9}  {outcome}"
+
+
+def _outcome(trial: Trial, experiment: Experiment) -> str:
+    """How a trial ended, and why it does not count where it does not."""
+    why = words.one_line(trial.reason)
+    said = f"{trial.outcome or 'running'}{': ' if why else ''}{why}"
+    if trial.disturbed:
+        said += ", frozen by a pause"
+    if trial.trial < experiment.counted_from:
+        said += ", before the machine changed"
+    return said
 
 
 def _verdict(experiment: Experiment) -> str:
@@ -100,10 +150,26 @@ def _verdict(experiment: Experiment) -> str:
 
 
 def _measured(experiment: Experiment) -> str:
-    if experiment.value is None:
+    value, count = experiment.mean if experiment.verdict is None else experiment.value, len(experiment.values)
+    if value is None:
         return ""
-    against = "" if experiment.delta is None else f" ({experiment.delta:+.6f} against the incumbent of that time)"
-    return f"{experiment.value:.6f}{against}"
+    return f"{value:.6f}" + (f", the mean of {count} trials" if count > 1 else "")
+
+
+def _delta(experiment: Experiment) -> str:
+    """Against the incumbent, with what is known of its luck."""
+    if experiment.delta is None:
+        return ""
+    said = f"{experiment.delta:+.6f}"
+    if experiment.sigma:
+        said += f" ± {experiment.sigma:.6f} {words.sigmas(experiment)}"
+    return f"{said} against the incumbent of that time"
+
+
+def _interval(experiment: Experiment) -> str:
+    if experiment.low is None or experiment.high is None or not experiment.sigma:
+        return ""
+    return f"{experiment.low:+.6f} to {experiment.high:+.6f}, with nine chances in ten"
 
 
 def _section(title: str) -> list[Text]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from tui import look
+from tui import look, words
 from tui.panes.chart import MARKS
 from tui.screens.ask import key_line
 from tui.screens.page import Page
@@ -26,6 +26,7 @@ KEYS = (
 WORDS = (
     ("experiment", "one proposed change and its fate, numbered from 0, the baseline"),
     ("incumbent", "the best kept so far; the branch stands on it, and new proposals start from it"),
+    ("σ", "how much a value, or a difference, moves by luck; ×4: the mean of four seeds"),
     ("RUNNING", "the study goes on by itself"),
     ("PAUSED", "it waits for you, or for what its header says"),
     ("STEP", "it waits after each stage, until s"),
@@ -36,6 +37,11 @@ VERDICTS = {
     "discard": "measured, and not better",
     "crash": "no measurement; it stands at the chart's worse edge",
     "reject": "a person's no",
+}
+AUDITS = {
+    "green": "nothing against the score",
+    "amber": "something a person should look at; the experiment's page has it",
+    "red": "the score does not count",
 }
 
 
@@ -48,8 +54,15 @@ class Help(Page):
             texts.append(
                 Text.assemble((f"  {mark} ", style), (f"{verdict:<10}", look.INK), (VERDICTS[verdict], look.FAINT))
             )
+        texts += [Text(), Text("audits: what code that the agent cannot touch found", f"bold {look.BLUE}")]
+        for colour, mark in words.MARKS.items():
+            texts.append(
+                Text.assemble(
+                    (f"  {mark} ", look.AUDIT_STYLES[colour]), (f"{colour:<10}", look.INK), (AUDITS[colour], look.FAINT)
+                )
+            )
         self.fill("help", texts, key_line(("up/down", "scroll"), ("escape", "back")))
 
 
 def _pairs(pairs: tuple[tuple[str, str], ...]) -> list[Text]:
-    return [Text.assemble((f"  {name:<12}", f"bold {look.INK}"), (words, look.FAINT)) for name, words in pairs]
+    return [Text.assemble((f"  {name:<12}", f"bold {look.INK}"), (said, look.FAINT)) for name, said in pairs]

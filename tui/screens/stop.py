@@ -22,7 +22,7 @@ class StopEngine(Dialog):
     ]
 
     def __init__(self, *, tag: str, running: str | None) -> None:
-        """`running`: the experiment whose training is under way, in words."""
+        """`running`: the experiment that is trained, audited or confirmed, in words."""
         self._tag, self._under_way = tag, running
         self._now = running is None
         super().__init__(
@@ -54,8 +54,8 @@ class StopEngine(Dialog):
             return Text("The engine ends. Nothing is lost: another engine goes on from here.", look.INK)
         text = Text()
         for chosen, said in (
-            (not self._now, f"after {self._under_way}: its training ends as planned and is not lost"),
-            (self._now, f"now: the training of {self._under_way} ends, and the next engine runs it again"),
+            (not self._now, f"after {self._under_way}: it is measured to its end, and nothing is lost"),
+            (self._now, f"now: what runs for {self._under_way} ends, and the next engine runs it again"),
         ):
             text.append("\n" if text else "").append("▸ " if chosen else "  ", look.BLUE)
             text.append(said, f"bold {look.INK}" if chosen else look.FAINT)

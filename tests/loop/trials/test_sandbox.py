@@ -17,6 +17,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -529,3 +530,42 @@ print("val_bpb: 1.25")
     assert engine.state.experiments[0].verdict == "keep"
     left = set(psutil.Process().children(recursive=True)) - set(before)
     assert not [process for process in left if process.status() != "zombie"]
+
+
+async def test_what_is_masked_is_hidden_within_what_is_shown_and_imports_beside_it_work(bench):
+    packages = bench.root / "packages"
+    for name, text in (("locked/text.txt", bench.secret), ("beside.py", "word = 'shown'"), ("one.txt", bench.secret)):
+        (packages / name).parent.mkdir(parents=True, exist_ok=True)
+        (packages / name).write_text(text)
+    script = (
+        f"import sys\nsys.path.insert(0, {str(packages)!r})\nimport beside\nprint('beside:', beside.word)\n{TELL}\n"
+    )
+    for name in ("locked/text.txt", "one.txt"):
+        script += f"tell({name!r}, lambda: print(open({str(packages / name)!r}).read() or 1 / 0))\n"
+    masked = (packages / "locked", packages / "one.txt", packages / "absent")
+    result = await bench.run(script + bench.measure, readable=(packages,), masked=masked)
+    told = bench.told()
+    assert result.outcome == "ok" and bench.secret not in bench.log() and told.pop("beside") == "shown"
+    assert set(told) >= {"locked/text.txt", "one.txt"}
+    assert all("stopped" in told[name] or "ZeroDivision" in told[name] for name in ("locked/text.txt", "one.txt"))
+
+
+def test_what_is_sealed_leaves_nothing_behind(bench, kind, tmp_path):
+    spec = bench.spec("")
+    handover = spec.source.parent / "handover"
+    for folder in (spec.control, handover):
+        folder.mkdir(parents=True)
+    (handover / "model").write_text("shown")
+    walls = msgspec.structs.replace(spec.walls, sealed=True, readable=(handover,))
+    argv, _ = sandbox.wrap(kind, walls, [sys.executable])
+    mark = bench.mark
+    places = [spec.source, spec.control, handover, Path("/tmp"), Path("/dev/shm"), bench.home, Path("/var/tmp")]
+    script = TELL + f"print(open({str(handover / 'model')!r}).read())\n"
+    script += f"for place in {list(map(str, places))}: tell(place, lambda: open(place + '/{mark}', 'w').write('x'))\n"
+    done = subprocess.run([*argv, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.splitlines()[0] == "shown", done.stderr
+    assert not [place for place in places if (place / mark).exists()]
+    again = subprocess.run(
+        [*argv, "-c", f"import os; print(os.path.exists('/tmp/{mark}'))"], capture_output=True, text=True, timeout=60
+    )
+    assert again.stdout == "False\n", again.stderr
