@@ -267,7 +267,8 @@ class Engine:
             # Every stage can be begun again, so a person may mend what is in the way and go on.
             reason = f"{clean(str(trouble))}. Mend that, and resume"
             no_space = os.strerror(errno.ENOSPC)
-            if no_space not in reason and shutil.disk_usage(self.study.folder).free < LITTLE:
+            places = (self.study.folder, self._workspace.storage)
+            if no_space not in reason and min(shutil.disk_usage(place).free for place in places) < LITTLE:
                 reason = f"{no_space}: {reason}"  # Git does not say why it could not write.
             await self._record(ev.Paused(by="engine", reason=reason), at_last=True)
 

@@ -89,6 +89,11 @@ class Workspace:
         """The commit of the study's branch, or None before it exists."""
         return self._git("rev-parse", "--quiet", "--verify", self._branch, with_exceptions=False) or None
 
+    @property
+    def storage(self) -> Path:
+        """Where git keeps what it writes."""
+        return Path(self._repo.common_dir)
+
     def create_branch(self, commit: str) -> None:
         """Raises: WorkspaceError where the branch exists on another commit."""
         self.advance(commit, ZERO)
@@ -100,7 +105,7 @@ class Workspace:
         except GitFailed as error:
             now = self.branch_head() or ZERO
             if now not in (new, old):
-                raise WorkspaceError(f"{self._branch} is at {now[:7]}, not at {old[:7]} where the study left it") from error
+                raise WorkspaceError(f"{self._branch} is at {now}, not at {old[:7]} where the study left it") from error
             if now != new:
                 raise
 
