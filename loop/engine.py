@@ -463,8 +463,10 @@ class Engine:
         if self.study.config.policy != "confirm" or not every or last is None or not best.values:
             return False
         since = sum(1 for experiment in self.state.experiments if (experiment.ended or 0.0) > (last.ended or 0.0))
+        if since:
+            return since >= every
         odd, twice = self._odd(best)
-        return since >= every or (since == 0 and odd is not None and not twice)
+        return odd is not None and not twice
 
     async def _look_for_drift(self, best: Experiment) -> None:
         """Say where the incumbent, measured again, is not what it was; and where it stays so, count from there."""

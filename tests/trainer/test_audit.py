@@ -155,6 +155,7 @@ class Bench:
             scratch=place / name,
             network=False,
             disk=2**30,
+            sealed=name == "audit",
         )
         for folder in sandbox.folders(self.walls, walls):
             folder.mkdir(parents=True, exist_ok=True)
