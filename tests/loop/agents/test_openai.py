@@ -287,7 +287,11 @@ async def test_429_is_waited_out_as_long_as_the_server_asks():
 
 @pytest.mark.parametrize(
     ("asked", "least", "most"),
-    [("600", 600, 600), ("1e9", 900, 900), (formatdate(time.time() + 86400, usegmt=True), 900, 900)],
+    [
+        ("600", 600, 600),
+        ("1e9", 900, 900),
+        pytest.param(formatdate(time.time() + 86400, usegmt=True), 900, 900, id="a date"),
+    ],
 )
 async def test_a_longer_wait_ends_the_turn_and_is_capped(asked, least, most):
     events, model = await play(refuse(429, "slow down", Retry_After=asked))
