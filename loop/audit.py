@@ -16,10 +16,8 @@ from typing import Literal
 
 import msgspec
 
-from loop.events import Colour
+from loop.events import COLOURS, Colour
 from loop.state import Trial
-
-COLOURS: tuple[Colour, ...] = ("green", "amber", "red")
 
 CLAIM = 1e-3
 """By how much a script's own number may differ from what was measured: its rounding, and another order of sums."""
@@ -72,8 +70,6 @@ def own_findings(
     trial: Trial,
     report: Report,
     *,
-    device: str,
-    budget: float,
     baseline: Sequence[Trial],
     tampered: Sequence[str],
     direction: Literal["minimize", "maximize"],
@@ -85,26 +81,27 @@ def own_findings(
     found = [Finding("red", f"the frozen file {path} was changed") for path in tampered]
     if report.value is not None and trial.claimed is not None and abs(report.value - trial.claimed) > CLAIM:
         found.append(Finding("red", f"it printed {trial.claimed:.6f}, and {report.value:.6f} was measured"))
-    measured = [trial for trial in baseline if trial.counts]
+    measured = [earlier for earlier in baseline if earlier.counts]
     if measured:
-        found += _overwork(trial, measured, device=device, budget=budget)
+        found += _overwork(trial, measured)
         found += _held_out(report, measured, sign=1.0 if direction == "minimize" else -1.0)
     return found
 
 
-def work(trial: Trial, device: str) -> float:
+def work(trial: Trial) -> float:
     """Seconds a trial worked by the engine's clock: of CPU time on a CPU, elsewhere of wall clock without pauses."""
-    return trial.cpu_seconds if device == "cpu" else trial.wall_seconds - trial.paused_seconds
+    return trial.cpu_seconds if trial.device == "cpu" else trial.wall_seconds - trial.paused_seconds
 
 
-def _overwork(trial: Trial, baseline: Sequence[Trial], *, device: str, budget: float) -> list[Finding]:
+def _overwork(trial: Trial, baseline: Sequence[Trial]) -> list[Finding]:
     """The budget is held by a clock in the script's own process; this one is not."""
-    usual = max(0.0, fmean(work(trial, device) for trial in baseline) - budget)
-    beside = work(trial, device) - budget
+    budget = trial.budget
+    usual = max(0.0, fmean(map(work, baseline)) - budget)
+    beside = work(trial) - budget
     for colour in ("red", "amber"):
         times, share = OVERHEAD[colour]
         if beside > times * usual + share * budget:
-            kind = "CPU time" if device == "cpu" else "wall clock"
+            kind = "CPU time" if trial.device == "cpu" else "wall clock"
             text = f"it worked {beside:.1f} s of {kind} beside its budget of {budget:g} s; the baseline, {usual:.1f} s"
             return [Finding(colour, text)]
     return []

@@ -16,13 +16,11 @@ import socket
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Literal
 
 import watchfiles
-from msgspec.structs import replace
 
-from loop import commands, guard, judge, results
+from loop import commands, drift, guard, judge, results
 from loop import events as ev
 from loop.agents import Agent, Failed, Proposal, Status, Text, Thought, ToolUse
 from loop.briefing import brief
@@ -33,9 +31,8 @@ from loop.events import AgentDelta, AnyEvent, AnyTelemetry, Change, Record
 from loop.journal import Journal, JournalFull
 from loop.judge import Judgement, More, Rules
 from loop.lane import Lane
-from loop.noise import Noise
 from loop.patch import EditError, apply_edits, count_lines, unified_diff
-from loop.state import BASELINE, Experiment, fold, noise_of
+from loop.state import BASELINE, Experiment, fold
 from loop.study import Study
 from loop.trials.output import clean
 from loop.trials.telemetry import machine_samples
@@ -52,9 +49,6 @@ MACHINE_INTERVAL = 1.0
 
 LIGHTER = 0.95
 """Of the incumbent's memory: what takes less than this share is simpler."""
-
-SLOWER = 0.85
-"""Of the incumbent's earlier speed: below this share the machine is not what it was."""
 
 LITTLE = 2**20
 """Bytes free on a disk that is as good as full."""
@@ -280,16 +274,16 @@ class Engine:
         if (measuring := self.state.measuring) and measuring.trial:
             await self._measure(measuring, measuring.trial.seed)
             return
-        experiment, best = self.state.current, self.state.best
+        experiment, best, config = self.state.current, self.state.best, self.study.config
         match experiment.stage if experiment else "proposing":
             case "proposing" if best is None:
                 await self._take_baseline()
-            case "proposing" if best and self._sentinel_due(best):
+            case "proposing" if best and config.policy == "confirm" and drift.due(self.state, config.sentinel):
                 await self._measure(best, _new_seed(best))
             case "proposing":
                 await self._propose()
             case "proposed" if experiment:
-                await self._measure(experiment, next(iter(best.values if best else ()), self.study.config.seed))
+                await self._measure(experiment, next(iter(best.values if best else ()), config.seed))
             case "trained" if experiment:
                 await self._judge(experiment)
 
@@ -450,64 +444,30 @@ class Engine:
             await self.lane.audit(waiting)
         if (waiting := self.state.measuring) is None or waiting.number != number:
             await self.lane.clear(self.state.experiments[number])
-        if self.state.current is None or self.state.current.number != number:
-            # The row of what was decided before shows what is known only now.
-            await asyncio.to_thread(results.write, self.study.results, self.state)
         best = self.state.best
         if best and best.number == number and best.trial and best.trial.counts:
             await self._look_for_drift(best)
-
-    def _sentinel_due(self, best: Experiment) -> bool:
-        """Whether the incumbent should be measured again: it was not for long, or the last time it was odd."""
-        every, last = self.study.config.sentinel, best.trial
-        if self.study.config.policy != "confirm" or not every or last is None or not best.values:
-            return False
-        since = sum(1 for experiment in self.state.experiments if (experiment.ended or 0.0) > (last.ended or 0.0))
-        if since:
-            return since >= every
-        odd, twice = self._odd(best)
-        return odd is not None and not twice
+        if self.state.current is None or self.state.current.number != number:
+            # The row of what was decided before shows what is known only now.
+            await asyncio.to_thread(results.write, self.study.results, self.state)
 
     async def _look_for_drift(self, best: Experiment) -> None:
         """Say where the incumbent, measured again, is not what it was; and where it stays so, count from there."""
-        last = best.trial
-        assert last is not None
-        earlier = [trial for trial in best.trials if trial.trial >= best.counted_from and trial.counts][:-1]
-        speeds = [speed for trial in earlier if (speed := trial.summary.get("tokens_per_second"))]
-        speed = last.summary.get("tokens_per_second")
-        if speeds and speed and speed < SLOWER * median(speeds):
-            share = 100 * (1 - speed / median(speeds))
-            said = f"the machine is slower: {best.number:04d}, the incumbent, made {share:.0f} % fewer tokens a second"
+        title = f"{best.number:04d}, the incumbent,"
+        if (share := drift.slower(best)) is not None:
+            said = f"the machine is slower: {title} made {100 * share:.0f} % fewer tokens a second"
             await self._record(ev.Warned(text=f"{said} than before; does somebody share it?"))
-        odd, twice = self._odd(best)
-        if odd is None:
+        off, twice = drift.odd(self.state, best)
+        if off is None:
             return
-        way = "better" if (odd < 0) == (self.state.direction == "minimize") else "worse"
-        how = f"{best.number:04d}, the incumbent, came out {abs(odd):.1f} standard errors {way} than before"
+        way = "better" if (off < 0) == (self.state.direction == "minimize") else "worse"
+        how = f"{title} came out {abs(off):.1f} standard errors {way} than before"
         if twice:
             reason = f"{how}, twice: the machine has changed, and only what was measured since counts"
-            since = ev.Rebased(number=best.number, trial=earlier[-1].trial, reason=reason)
+            since = ev.Rebased(number=best.number, trial=best.counted[-2].trial, reason=reason)
             await self._record(since, ev.Warned(text=reason))
-            await asyncio.to_thread(results.write, self.study.results, self.state)
         else:
             await self._record(ev.Warned(text=f"{how}, measured again; it is looked at once more"))
-
-    def _odd(self, best: Experiment) -> tuple[float | None, bool]:
-        """By how many standard errors the incumbent's latest trial is off those before, if that is no luck; and
-        whether the one before it was off as well, the same way."""
-        values = list(best.values.values())
-        if len(values) > 2:
-            noise = self._noise_before(best, 2)
-            last, before = (judge.drifted(value, values[:-2], noise) for value in values[:-3:-1])
-            if last and before and last * before > 0:
-                return last, True
-        return judge.drifted(values[-1], values[:-1], self._noise_before(best, 1)), False
-
-    def _noise_before(self, best: Experiment, trials: int) -> Noise:
-        """The noise as it was known before the incumbent's latest `trials`: what is odd must not set the measure."""
-        earlier = replace(best, trials=best.trials[:-trials])
-        decided = [experiment for experiment in self.state.experiments if experiment.stage == "decided"]
-        return noise_of([earlier if experiment.number == best.number else experiment for experiment in decided])
 
     async def _judge(self, experiment: Experiment) -> None:
         """A verdict, or the trial that is wanted before there can be one."""
@@ -698,8 +658,7 @@ class Engine:
             current, best = self.state.current, self.state.best
             if chosen is None or number is None:
                 which = "no experiment" if number is None else f"experiment {number:04d}"
-                red = number is not None and number < len(self.state.experiments)
-                if red and number is not None and self.state.experiments[number].colour == "red":
+                if any(one.number == number and one.colour == "red" for one in self.state.experiments):
                     return Reply(ok=False, text=f"the audit of {number:04d} is red; what does not count cannot be kept")
                 return Reply(ok=False, text=f"{which} has a measured value; only what was measured can be kept")
             if best is None or best.value is None or chosen.number == best.number:

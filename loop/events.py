@@ -20,6 +20,8 @@ SandboxKind = Literal["bubblewrap", "landlock", "off"]
 """What walls trials off."""
 Colour = Literal["green", "amber", "red"]
 """What an audit found of a score: nothing against it; something a person should look at; that it does not count."""
+COLOURS: tuple[Colour, ...] = ("green", "amber", "red")
+"""From best to worst."""
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="type", kw_only=True, omit_defaults=True):

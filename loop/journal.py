@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import psutil
 
 from loop.events import AnyEvent, Record
 
@@ -195,16 +196,6 @@ def _holder(lock: int) -> str:
     return "unknown"
 
 
-def _alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
 def _lock(path: Path) -> int:
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     deadline = time.monotonic() + LETTING_GO
@@ -214,7 +205,7 @@ def _lock(path: Path) -> int:
         except BlockingIOError:
             holder = _holder(lock)
             # A child that a killed engine had forked, and that has yet to become another program, still has its lock.
-            if not _alive(holder) and time.monotonic() < deadline:
+            if not (holder.isdigit() and psutil.pid_exists(int(holder))) and time.monotonic() < deadline:
                 time.sleep(0.01)
                 continue
             os.close(lock)

@@ -232,9 +232,8 @@ class Lane:
         assert frozen.commit is not None
         # What the audit runs of the trial's sees what the trial saw, and what it has handed over. It writes nothing:
         # two runs of one model shall not be able to agree on their answers.
-        walls = replace(
-            trial.walls, readable=(*trial.readable, trial.handover.resolve()), scratch=folder.resolve(), sealed=True
-        )
+        shown = (*trial.readable, trial.handover.resolve())
+        walls = replace(trial.walls(folder.resolve()), readable=shown, sealed=True)
         argv, _ = sandbox.wrap(trial.sandbox, walls, [sys.executable])
         spec = replace(
             trial,
@@ -268,8 +267,6 @@ class Lane:
         findings = audit.own_findings(
             trial,
             report,
-            device=self._state.device.partition(":")[0],
-            budget=trial.budget,
             baseline=baseline.trials if baseline and baseline.number != number else (),
             tampered=tampered,
             direction=self._state.direction,

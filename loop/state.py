@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from loop import events as ev
-from loop.events import Author, Caution, Change, Colour, Outcome, Record, Verdict
+from loop.events import COLOURS, Author, Caution, Change, Colour, Outcome, Record, Verdict
 from loop.noise import Noise, estimate
 
 Stage = Literal["proposing", "proposed", "training", "trained", "decided"]
@@ -97,10 +97,14 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.trials[-1] if self.trials else None
 
     @property
+    def counted(self) -> list[Trial]:
+        """The trials that count: not red, not frozen, and on the machine as it is."""
+        return [trial for trial in self.trials if trial.trial >= self.counted_from and trial.counts]
+
+    @property
     def values(self) -> dict[int, float]:
         """What was measured of it and counts, by seed, in the order of its trials."""
-        counted = (trial for trial in self.trials if trial.trial >= self.counted_from and trial.counts)
-        return {trial.seed: trial.value for trial in counted if trial.value is not None}
+        return {trial.seed: trial.value for trial in self.counted if trial.value is not None}
 
     @property
     def mean(self) -> float | None:
@@ -110,8 +114,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def colour(self) -> Colour | None:
         """The worst that an audit found of any trial of it; None where there was no audit."""
-        found = {trial.colour for trial in self.trials}
-        return next((colour for colour in ("red", "amber", "green") if colour in found), None)
+        return max((trial.colour for trial in self.trials if trial.colour), key=COLOURS.index, default=None)
 
     @property
     def memory_gb(self) -> float | None:

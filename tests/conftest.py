@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from loop.agents import make
+from loop.agents import Agent, make
 from loop.commands import Stop
 from loop.config import load
 from loop.engine import Engine
@@ -72,8 +72,8 @@ class Lab:
         self.socket = socket_path(root, tag)
 
     @asynccontextmanager
-    async def engine(self, experiments: int | None = None) -> AsyncIterator[Engine]:
-        """Runs until the block ends, or until it has done so many experiments."""
+    async def engine(self, experiments: int | None = None, agent: Agent | None = None) -> AsyncIterator[Engine]:
+        """Runs until the block ends, or until it has done so many experiments. The agent is `search`, unless given."""
         settings = load(self.root)
         study = Study(
             root=self.root,
@@ -86,9 +86,8 @@ class Lab:
         )
         journal = Journal(study.journal)
         workspace = Workspace(self.root, self.tag)
-        engine = Engine(
-            study, journal=journal, workspace=workspace, agent=make("search", seed=1), experiments=experiments
-        )
+        agent = agent or make("search", seed=1)
+        engine = Engine(study, journal=journal, workspace=workspace, agent=agent, experiments=experiments)
         engine.check_terms()
         server = Server(engine, self.socket)
         await server.start()

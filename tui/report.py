@@ -53,12 +53,11 @@ def front(state: StudyState) -> list[Experiment]:
 def _kept(state: StudyState) -> Iterable[Sequence[str]]:
     for experiment in state.experiments:
         if experiment.verdict == "keep":
-            gained = words.NOTHING if experiment.delta is None else f"{experiment.delta:+.4f}"
             error = f" ± {experiment.sigma:.4f}" if experiment.sigma else ""
             by = ", by hand" if experiment.by == "person" else ""
             yield (
                 *_head(experiment),
-                gained + error + by,
+                words.delta(experiment.delta) + error + by,
                 str(len(experiment.trials)),
                 experiment.colour or "",
                 (experiment.commit or "")[:7],

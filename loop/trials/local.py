@@ -93,16 +93,15 @@ class TrialSpec(msgspec.Struct, frozen=True, kw_only=True):
         """Where an audited script leaves what it trained. Hostile, like all that it wrote."""
         return self.control / "handover"
 
-    @property
-    def walls(self) -> Walls:
-        """What the sandbox is built by, but for the scratch folder, which has a name of its own each time."""
+    def walls(self, scratch: Path) -> Walls:
+        """What the sandbox is built by, with `scratch` as the folder that stands for /tmp and the home."""
         return Walls(
             hidden=self.hidden,
             readable=self.readable,
             masked=self.masked,
             source=self.source.resolve(),
             control=self.control.resolve(),
-            scratch=self.folder.resolve() / "scratch",
+            scratch=scratch,
             network=self.network,
             disk=self.disk,
         )
@@ -313,7 +312,7 @@ def _start(spec: TrialSpec) -> subprocess.Popen[bytes]:
     argv[0] = shutil.which(argv[0], path=environment["PATH"]) or argv[0]
     if spec.audited:
         spec.handover.mkdir(exist_ok=True)
-    walls = msgspec.structs.replace(spec.walls, scratch=_scratch(spec, cookie))
+    walls = spec.walls(_scratch(spec, cookie))
     argv, variables = sandbox.wrap(spec.sandbox, walls, argv)
     leave = {}
     for name in sandbox.CACHES if spec.compiled and spec.sandbox != "off" else ():

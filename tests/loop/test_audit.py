@@ -12,10 +12,8 @@ BASELINE = [replace(TRIAL, number=0, value=1.6, holdout=1.55, colour="green")]
 REPORT = Report("green", 1.5, 1.45, ())
 
 
-def found(trial=TRIAL, report=REPORT, *, device="cpu", tampered=(), direction="minimize", baseline=BASELINE):
-    return own_findings(
-        trial, report, device=device, budget=20.0, baseline=baseline, tampered=tampered, direction=direction
-    )
+def found(trial=TRIAL, report=REPORT, *, tampered=(), direction="minimize", baseline=BASELINE):
+    return own_findings(trial, report, baseline=baseline, tampered=tampered, direction=direction)
 
 
 def test_a_report_is_read_from_what_the_command_printed():
@@ -46,9 +44,9 @@ def test_work_beside_the_budget_is_held_against_the_baselines(cpu, colour):
 
 
 def test_on_an_accelerator_the_wall_clock_counts_without_pauses():
-    baseline = [replace(BASELINE[0], wall_seconds=30.0)]
-    assert found(replace(TRIAL, wall_seconds=500.0, paused_seconds=470.0), device="cuda", baseline=baseline) == []
-    (finding,) = found(replace(TRIAL, wall_seconds=500.0), device="cuda", baseline=baseline)
+    trial, baseline = replace(TRIAL, device="cuda:1"), [replace(BASELINE[0], device="cuda:1", wall_seconds=30.0)]
+    assert found(replace(trial, wall_seconds=500.0, paused_seconds=470.0), baseline=baseline) == []
+    (finding,) = found(replace(trial, wall_seconds=500.0), baseline=baseline)
     assert finding.colour == "red" and "wall clock" in finding.text
 
 

@@ -12,12 +12,8 @@ import pytest
 from loop import commands
 from loop import events as ev
 from loop.agents import Edit, Proposal
-from loop.config import load
-from loop.engine import Engine
-from loop.journal import Journal, read
+from loop.journal import read
 from loop.state import fold
-from loop.study import Study
-from loop.workspace import Workspace
 
 SCRIPT = '''
 import os, random, time
@@ -66,8 +62,8 @@ class Scripted:
 
 
 class Verdicts:
-    def __init__(self, root: Path, place: Path) -> None:
-        self.root, self.machine = root, place / "machine"
+    def __init__(self, lab, place: Path) -> None:
+        self.lab, self.root, self.machine = lab, lab.root, place / "machine"
         self.settings = ['command = "python train.py"', 'editable = ["train.py"]', "budget = 1", 'sandbox = "off"']
         self.write("train.py", SCRIPT.replace("MACHINE", repr(str(self.machine))))
 
@@ -84,24 +80,10 @@ class Verdicts:
     @asynccontextmanager
     async def engine(self, *changes: tuple[str, str], **settings: object):
         self.commit(settings)
-        config = load(self.root)
-        study = Study(root=self.root, tag="t", config=config, device="cpu", budget=1.0, agent="scripted", sandbox="off")
-        journal = Journal(study.journal)
         self.agent = Scripted(changes)
-        engine = Engine(
-            study, journal=journal, workspace=Workspace(self.root, "t"), agent=self.agent, experiments=len(changes)
-        )
-        engine.check_terms()
-        running = asyncio.create_task(engine.run())
-        engine.task = running
-        try:
+        async with self.lab.engine(len(changes), self.agent) as engine:
             yield engine
-        finally:
-            if not running.done():
-                await engine.do(commands.Stop(now=True))
-            await running
-            journal.close()
-            assert fold(read(study.journal)) == engine.state
+        assert fold(read(engine.study.journal)) == engine.state
 
     async def of(self, *changes: tuple[str, str], **settings: object):
         """The study's last state, when all changes are decided."""
@@ -111,8 +93,8 @@ class Verdicts:
 
 
 @pytest.fixture
-def verdicts(repository: Path, tmp_path: Path) -> Verdicts:
-    return Verdicts(repository, tmp_path)
+def verdicts(lab, tmp_path: Path) -> Verdicts:
+    return Verdicts(lab, tmp_path)
 
 
 def seeds(experiment) -> list[int]:

@@ -556,7 +556,7 @@ def test_what_is_sealed_leaves_nothing_behind(bench, kind, tmp_path):
     for folder in (spec.control, handover):
         folder.mkdir(parents=True)
     (handover / "model").write_text("shown")
-    walls = msgspec.structs.replace(spec.walls, sealed=True, readable=(handover,))
+    walls = msgspec.structs.replace(spec.walls(spec.folder), sealed=True, readable=(handover,))
     argv, _ = sandbox.wrap(kind, walls, [sys.executable])
     mark = bench.mark
     places = [spec.source, spec.control, handover, Path("/tmp"), Path("/dev/shm"), bench.home, Path("/var/tmp")]
