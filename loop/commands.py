@@ -34,10 +34,48 @@ class Keep(Command, frozen=True):
     number: int | None = None
 
 
+class Undo(Command, frozen=True):
+    """Take the latest verdict back: what was kept leaves the branch, what was not is run again."""
+
+    why: str
+
+
+class Gate(Command, frozen=True):
+    """Approve mode: while it is on no proposal trains before a person approves it."""
+
+    on: bool
+
+
+class Approve(Command, frozen=True):
+    """Let the proposal that waits train. `number` guards against approving another one than was looked at."""
+
+    number: int | None = None
+
+
+class Amend(Command, frozen=True):
+    """Put `diff`, a unified diff against the incumbent, in the place of the patch that waits for approval."""
+
+    diff: str
+    number: int | None = None
+
+
+class Break(Command, frozen=True):
+    """Pause the study when the condition holds; see `loop.breakpoints` for what can be said."""
+
+    condition: str
+
+
+class Unbreak(Command, frozen=True):
+    """Forget a breakpoint, or, where `condition` is empty, all of them."""
+
+    condition: str = ""
+
+
 class Note(Command, frozen=True):
-    """Tell the agent something; it stands in the next briefing."""
+    """Tell the agent something; it stands in the next briefing, and beside experiment `number` where one is given."""
 
     text: str
+    number: int | None = None
 
 
 class Stop(Command, frozen=True):
@@ -46,7 +84,7 @@ class Stop(Command, frozen=True):
     now: bool = False
 
 
-AnyCommand = Pause | Resume | Step | Reject | Keep | Note | Stop
+AnyCommand = Pause | Resume | Step | Reject | Keep | Undo | Gate | Approve | Amend | Break | Unbreak | Note | Stop
 
 
 class Reply(msgspec.Struct, frozen=True):

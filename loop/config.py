@@ -66,6 +66,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     audit: str = ""
     """A command that measures what a trial hands over, from the files as the study found them. "": the script's own
     word is taken for it."""
+    approve: bool = False
+    """Whether a study begins in approve mode: no proposal trains before a person has looked at it."""
+    breakpoints: tuple[str, ...] = ()
+    """Conditions at which a study pauses, as `labtop break` takes them; those that it begins with."""
     seed: int = 1337
     """Of each experiment's first trial; further ones count on from there."""
     agent: str = "search"

@@ -13,19 +13,18 @@ import hashlib
 import os
 import shutil
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import watchfiles
 
-from loop import commands, drift, guard, judge, results
+from loop import breakpoints, drift, guard, judge, results
 from loop import events as ev
 from loop.agents import Agent, Failed, Proposal, Status, Text, Thought, ToolUse
 from loop.briefing import brief
 from loop.cautions import cautions
-from loop.commands import AnyCommand, Reply
 from loop.constants import constant_changes
 from loop.events import AgentDelta, AnyEvent, AnyTelemetry, Change, Record
 from loop.journal import Journal, JournalFull
@@ -64,7 +63,7 @@ class StudyMismatch(ValueError):
 
 
 class Engine:
-    """One study's engine. `run` is its life; `do` may be called beside it, from any number of viewers."""
+    """One study's engine. `run` is its life; what a person asks meanwhile comes through `loop.inbox`."""
 
     def __init__(
         self, study: Study, *, journal: Journal, workspace: Workspace, agent: Agent, experiments: int | None = None
@@ -79,14 +78,15 @@ class Engine:
         self._experiments = experiments
         self._listeners: list[Listener] = []
         self._writing = asyncio.Lock()
-        self._deciding = asyncio.Lock()
+        self.deciding = asyncio.Lock()
+        """Held from the look at an experiment to the verdict on it."""
+        self.opened = asyncio.Event()
+        """Set once the engine has said that it is there; an earlier event would count as of the run before."""
         self._wake = asyncio.Event()
-        self._opened = asyncio.Event()
         self._stopping: Literal["after", "now"] | None = None
         self._turn: asyncio.Task[Proposal | Failed] | None = None
-        self.lane = Lane(study, workspace, self.state, record=self._record, publish=self._publish)
+        self.lane = Lane(study, workspace, self.state, record=self.record, publish=self._publish)
         self._feedback: list[str] = []
-        self._stopper: asyncio.Task[Reply] | None = None
         self._texts: dict[str, dict[str, str]] = {}
         self._unsettled = False
         """A verdict is journalled, and the branch or the table does not show it yet."""
@@ -105,7 +105,7 @@ class Engine:
             JournalError: where not even that can be written; nothing further is done then.
         """
         await self._open()
-        self._opened.set()
+        self.opened.set()
         helpers = [
             asyncio.create_task(self._beside(self._watch_program, "watching program.md")),
             asyncio.create_task(self._beside(self._watch_machine, "reading the machine")),
@@ -118,39 +118,29 @@ class Engine:
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
-        await self._record(ev.EngineStopped(reason=reason))
+        await self.record(ev.EngineStopped(reason=reason))
 
-    async def do(self, command: AnyCommand) -> Reply:
-        """Carry out a person's command, and say in one sentence what became of it."""
-        await (
-            self._opened.wait()
-        )  # A command's event before the engine's own first one would count as of an earlier run.
-        match command:
-            case commands.Pause():
-                return await self._pause()
-            case commands.Resume():
-                return await self._resume()
-            case commands.Step():
-                return await self._step()
-            case commands.Reject():
-                return await self._reject(command.why)
-            case commands.Keep():
-                return await self._keep(command.number, command.why)
-            case commands.Note():
-                await self._record(ev.Noted(text=command.text))
-                return Reply(ok=True, text="noted; the agent reads it in its next briefing")
-            case commands.Stop():
-                return await self._stop(now=command.now)
+    def stop(self, *, now: bool) -> None:
+        """End after the running experiment, or as soon as what runs is ended."""
+        self._stopping = "now" if now else "after"
+        self._wake.set()
+        self.end_turn()
 
-    def stop_soon(self) -> None:
-        """Stop without waiting for the training under way, from a signal handler."""
-        self._stopper = asyncio.create_task(self.do(commands.Stop(now=True)))
+    @property
+    def turning(self) -> bool:
+        """Whether the agent has its turn."""
+        return self._turn is not None
+
+    def end_turn(self) -> None:
+        """End the agent's turn, where it has one; the number is asked again."""
+        if self._turn:
+            self._turn.cancel()
 
     async def _open(self) -> None:
         study, config = self.study, self.study.config
         fresh = self.state.seq == 0
         if fresh:
-            await self._record(
+            await self.record(
                 ev.StudyOpened(
                     tag=study.tag,
                     branch=study.branch,
@@ -161,9 +151,11 @@ class Engine:
                     device=study.device,
                     command=config.command,
                     audit=config.audit,
-                )
+                ),
+                *([ev.GateSet(on=True)] if config.approve else []),
+                *(ev.BreakpointSet(condition=condition) for condition in config.breakpoints),
             )
-        await self._record(
+        await self.record(
             ev.EngineStarted(
                 pid=os.getpid(),
                 host=socket.gethostname(),
@@ -174,13 +166,13 @@ class Engine:
             )
         )
         if self._journal.repaired:
-            await self._record(ev.Warned(text=self._journal.repaired))
+            await self.record(ev.Warned(text=self._journal.repaired))
         if self._workspace.cleared:
             stale = ", ".join(self._workspace.cleared)
-            await self._record(ev.Warned(text=f"git locks that a dead engine left were removed: {stale}"))
+            await self.record(ev.Warned(text=f"git locks that a dead engine left were removed: {stale}"))
         files = [config.program, *config.editable, *config.frozen]
         if fresh and (dirty := await asyncio.to_thread(self._workspace.uncommitted, files)):
-            await self._record(
+            await self.record(
                 ev.Warned(
                     text=f"not committed, and so not part of this study: {', '.join(dirty)} (the study is on HEAD)"
                 )
@@ -244,7 +236,7 @@ class Engine:
 
     async def _hold(self) -> bool:
         """Wait for something to happen while a person holds the study. False: nothing holds it."""
-        if self.state.mode == "running" or self.state.steps:
+        if (self.state.mode == "running" or self.state.steps) and self.state.awaiting is None:
             return False
         self._wake.clear()
         self.holding = True
@@ -256,7 +248,7 @@ class Engine:
         try:
             await self._advance()
         except JournalFull as full:
-            await self._record(ev.Paused(by="engine", reason=str(full)), at_last=True)
+            await self.record(ev.Paused(by="engine", reason=str(full)), at_last=True)
         except (WorkspaceError, OSError) as trouble:
             # Every stage can be begun again, so a person may mend what is in the way and go on.
             reason = f"{clean(str(trouble))}. Mend that, and resume"
@@ -264,7 +256,7 @@ class Engine:
             places = (self.study.folder, self._workspace.storage)
             if no_space not in reason and min(shutil.disk_usage(place).free for place in places) < LITTLE:
                 reason = f"{no_space}: {reason}"  # Git does not say why it could not write.
-            await self._record(ev.Paused(by="engine", reason=reason), at_last=True)
+            await self.record(ev.Paused(by="engine", reason=reason), at_last=True)
 
     async def _advance(self) -> None:
         """Take the experiment under way, or a new one, one stage further."""
@@ -275,6 +267,9 @@ class Engine:
             await self._measure(measuring, measuring.trial.seed)
             return
         experiment, best, config = self.state.current, self.state.best, self.study.config
+        if experiment and best and experiment.stage != "proposing" and experiment.base != best.commit:
+            await self._give_up(experiment, best)
+            return
         match experiment.stage if experiment else "proposing":
             case "proposing" if best is None:
                 await self._take_baseline()
@@ -287,6 +282,13 @@ class Engine:
             case "trained" if experiment:
                 await self._judge(experiment)
 
+    async def _give_up(self, experiment: Experiment, best: Experiment) -> None:
+        """End what was made against a commit that is no longer the incumbent's, since its keep was undone."""
+        async with self.deciding:
+            if self.state.current is experiment:
+                reason = f"made against a commit that is no longer kept; the incumbent is {best.number:04d}"
+                await self.decide(ev.Decided(number=experiment.number, verdict="reject", reason=reason, by="engine"))
+
     def _next_number(self) -> int:
         return self.state.current.number if self.state.current else len(self.state.experiments)
 
@@ -294,7 +296,7 @@ class Engine:
         number = self._next_number()
         head = await asyncio.to_thread(self._workspace.head)
         files = await self._editable_files(head)
-        await self._record(
+        await self.record(
             ev.ProposalStarted(number=number, base=head, agent=BASELINE, spec=self.state.spec),
             ev.Proposed(
                 number=number,
@@ -308,7 +310,7 @@ class Engine:
     async def _propose(self) -> None:
         assert self.state.best is not None and self.state.best.commit is not None
         number, base = self._next_number(), self.state.best.commit
-        await self._record(ev.ProposalStarted(number=number, base=base, agent=self._agent.name, spec=self.state.spec))
+        await self.record(ev.ProposalStarted(number=number, base=base, agent=self._agent.name, spec=self.state.spec))
         self._turn = asyncio.create_task(self._ask(number, base), name=f"proposal {number}")
         try:
             outcome = await self._turn
@@ -370,9 +372,46 @@ class Engine:
 
     async def _accept(self, number: int, base: str, proposal: Proposal) -> None:
         """Guard, commit and journal a proposal. Raises: EditError, guard.Refused."""
-        files = await self._editable_files(base)
-        config = self.study.config
-        changed = apply_edits(files, proposal.edits)
+        changed = apply_edits(await self._editable_files(base), proposal.edits)
+        proposed = await self._prepare(
+            number, base, changed, hypothesis=clean(proposal.hypothesis), effect=clean(proposal.expected_effect)
+        )
+        async with self.deciding:
+            if self.state.experiments[number].stage == "decided":
+                return
+            await self._propose_for_good(proposed)
+        self._feedback.clear()
+
+    async def amend(self, experiment: Experiment, diff: str) -> None:
+        """Put a person's unified diff in the place of the patch of an experiment that was not trained yet.
+
+        Raises: EditError, guard.Refused, WorkspaceError; then everything stays as it was.
+        """
+        changed = await asyncio.to_thread(self._workspace.patched, experiment.base, diff)
+        if not changed:
+            raise EditError("it changes nothing")
+        proposed = await self._prepare(
+            experiment.number,
+            experiment.base,
+            changed,
+            hypothesis=experiment.hypothesis,
+            effect=experiment.expected_effect,
+            by="person",
+        )
+        await self._propose_for_good(proposed)
+
+    async def _prepare(
+        self,
+        number: int,
+        base: str,
+        changed: Mapping[str, str],
+        *,
+        hypothesis: str,
+        effect: str,
+        by: Literal["agent", "person"] = "agent",
+    ) -> ev.Proposed:
+        """Guard and commit what an experiment changes, path to new text. Raises: guard.Refused."""
+        files, config = await self._editable_files(base), self.study.config
         tried = {
             experiment.fingerprint: f"{experiment.number:04d} ({experiment.verdict}: {experiment.reason})"
             for experiment in self.state.experiments
@@ -389,41 +428,47 @@ class Engine:
         diff = unified_diff(files, changed)
         await asyncio.to_thread(_write, self.study.diff(number), diff)
         self._publish(ev.DraftDiff(number=number, diff=diff))
-        hypothesis, effect = clean(proposal.hypothesis), clean(proposal.expected_effect)
-        message = (
-            f"{number:04d}: {hypothesis}\n\nExpected: {effect}\nAgent: {self._agent.name}\nSpec: {self.state.spec}\n"
-        )
+        who = self._agent.name if by == "agent" else f"{self._agent.name}, amended by a person"
+        message = f"{number:04d}: {hypothesis}\n\nExpected: {effect}\nAgent: {who}\nSpec: {self.state.spec}\n"
         commit = await asyncio.to_thread(self._workspace.commit, base, changed, message)
         added, removed = count_lines(diff)
         moved: tuple[Change, ...] = ()
         for path in sorted(changed):
             if path.endswith(".py"):
                 moved += constant_changes(files[path], changed[path], self.state.device)
-        odd = await asyncio.to_thread(cautions, files, changed, metric=config.metric)
-        async with self._deciding:
-            if self.state.experiments[number].stage == "decided":
+        return ev.Proposed(
+            number=number,
+            commit=commit,
+            hypothesis=hypothesis,
+            expected_effect=effect,
+            changes=moved,
+            added=added,
+            removed=removed,
+            fingerprint=guard.fingerprint({**files, **changed}),
+            cautions=await asyncio.to_thread(cautions, files, changed, metric=config.metric),
+            by=by,
+        )
+
+    async def _propose_for_good(self, proposed: ev.Proposed) -> None:
+        await self.record(proposed)
+        await asyncio.to_thread(self._workspace.record, proposed.number, proposed.commit)
+        if self.state.breakpoints:
+            diff = await asyncio.to_thread(self.study.diff(proposed.number).read_text, encoding="utf-8")
+            await self._break(proposed.number, lambda condition: breakpoints.of_proposal(condition, diff))
+
+    async def _break(self, number: int, finds: Callable[[str], str | None]) -> None:
+        """Pause where a breakpoint finds something."""
+        for condition in self.state.breakpoints:
+            if found := finds(condition):
+                reason = f"breakpoint {condition!r}: {number:04d}, {found}"
+                await self.record(ev.Paused(by="engine", reason=clean(reason)))
                 return
-            await self._record(
-                ev.Proposed(
-                    number=number,
-                    commit=commit,
-                    hypothesis=hypothesis,
-                    expected_effect=effect,
-                    changes=moved,
-                    added=added,
-                    removed=removed,
-                    fingerprint=guard.fingerprint({**files, **changed}),
-                    cautions=odd,
-                )
-            )
-        self._feedback.clear()
-        await asyncio.to_thread(self._workspace.record, number, commit)
 
     async def _proposal_failed(self, number: int, reason: str, wait: float) -> None:
         reason = clean(reason)
-        await self._record(ev.ProposalFailed(number=number, reason=reason, wait=wait))
+        await self.record(ev.ProposalFailed(number=number, reason=reason, wait=wait))
         if self.state.failures >= self.study.config.max_failures:
-            await self._record(
+            await self.record(
                 ev.Paused(
                     by="engine",
                     reason=f"{self.state.failures} proposals in a row came to nothing; the last: {reason}",
@@ -456,7 +501,7 @@ class Engine:
         title = f"{best.number:04d}, the incumbent,"
         if (share := drift.slower(best)) is not None:
             said = f"the machine is slower: {title} made {100 * share:.0f} % fewer tokens a second"
-            await self._record(ev.Warned(text=f"{said} than before; does somebody share it?"))
+            await self.record(ev.Warned(text=f"{said} than before; does somebody share it?"))
         off, twice = drift.odd(self.state, best)
         if off is None:
             return
@@ -465,15 +510,15 @@ class Engine:
         if twice:
             reason = f"{how}, twice: the machine has changed, and only what was measured since counts"
             since = ev.Rebased(number=best.number, trial=best.counted[-2].trial, reason=reason)
-            await self._record(since, ev.Warned(text=reason))
+            await self.record(since, ev.Warned(text=reason))
         else:
-            await self._record(ev.Warned(text=f"{how}, measured again; it is looked at once more"))
+            await self.record(ev.Warned(text=f"{how}, measured again; it is looked at once more"))
 
     async def _judge(self, experiment: Experiment) -> None:
         """A verdict, or the trial that is wanted before there can be one."""
         best, trial = self.state.best, experiment.trial
         assert trial is not None
-        again = sum(1 for other in experiment.trials if other.seed == trial.seed) < TRIALS_AT_MOST
+        again = sum(1 for other in experiment.recent if other.seed == trial.seed) < TRIALS_AT_MOST
         verdict: Judgement | More
         if trial.outcome in ("lost", "killed") and again:
             await self._measure(experiment, trial.seed)
@@ -494,10 +539,10 @@ class Engine:
             await self._run_more(verdict, experiment, best)
             return
         reason = "; ".join([verdict.reason, *self._remarks(experiment, best)])
-        async with self._deciding:
+        async with self.deciding:
             if self.state.current is None:
                 return
-            await self._decide(
+            await self.decide(
                 ev.Decided(
                     number=experiment.number,
                     verdict=verdict.verdict,
@@ -511,7 +556,7 @@ class Engine:
             )
         if self.state.best is None:
             said = f"the unchanged script does not run: {verdict.reason}. Mend it, commit, and resume"
-            await self._record(ev.Paused(by="engine", reason=said))
+            await self.record(ev.Paused(by="engine", reason=said))
 
     def _compare(self, experiment: Experiment, best: Experiment | None) -> Judgement | More:
         config, trial = self.study.config, experiment.trial
@@ -545,7 +590,7 @@ class Engine:
             return
         why = failed[-1].reason or "; ".join(failed[-1].findings) or "it was frozen by a pause"
         said = f"{best.number:04d}, the incumbent, comes to no value on seed {wanted.seed}: {why}"
-        await self._record(ev.Paused(by="engine", reason=f"{said}. Mend that, or reject {experiment.number:04d}"))
+        await self.record(ev.Paused(by="engine", reason=f"{said}. Mend that, or reject {experiment.number:04d}"))
 
     def _remarks(self, experiment: Experiment, best: Experiment | None) -> list[str]:
         """What a person should know beside the verdict."""
@@ -557,11 +602,22 @@ class Engine:
                 said.append(f"changed one thing, {len(moved)} moved: {', '.join(moved)}")
         return said
 
-    async def _decide(self, decision: ev.Decided) -> None:
+    async def decide(self, decision: ev.Decided) -> None:
         """Journal a verdict, then act on it."""
-        await self._record(decision)
+        await self.record(decision)
         self._unsettled = True
         await self._settle(move=decision.verdict == "keep")
+        experiment = self.state.experiments[decision.number]
+        if decision.by == "judge" and experiment.agent != BASELINE:
+            await self._break(
+                decision.number, lambda condition: breakpoints.of_verdict(condition, experiment, self.state)
+            )
+
+    async def undo(self, undone: ev.Undone) -> None:
+        """Journal that the latest verdict is taken back, then act on it."""
+        await self.record(undone)
+        self._unsettled = True
+        await self._settle(move=True)
 
     async def _settle(self, *, move: bool) -> None:
         """Bring the branch, where it has to `move`, and the table up to the latest verdict."""
@@ -577,128 +633,6 @@ class Engine:
         elif head != commit:
             await asyncio.to_thread(self._workspace.advance, commit, head)
 
-    async def _pause(self) -> Reply:
-        training = self._training()
-        if self.state.mode == "paused" and (training is None or _paused(training)):
-            return Reply(ok=True, text="it is paused already; `labtop resume` goes on")
-        await self._record(ev.Paused())
-        if training is None:
-            return Reply(ok=True, text="paused: it waits before its next stage")
-        cooperative = await self.lane.pause()
-        if cooperative is None:
-            return Reply(ok=True, text=f"paused: {training.number:04d} had just ended its training")
-        if still := self._training():
-            await self._record(ev.TrialPaused(number=still.number, trial=len(still.trials), cooperative=cooperative))
-        how = (
-            "at a step, its budget clock stopped" if cooperative else "frozen as a whole, since it has no clock of ours"
-        )
-        return Reply(ok=True, text=f"paused: the training of {training.number:04d} waits, {how}")
-
-    def _training(self) -> Experiment | None:
-        """The experiment that is in training."""
-        measuring = self.state.measuring
-        return measuring if measuring and measuring.trial and measuring.trial.outcome is None else None
-
-    async def _resume_trial(self) -> bool:
-        training = self._training()
-        if training is None or not _paused(training) or not await self.lane.resume():
-            return False
-        await self._record(ev.TrialResumed(number=training.number, trial=len(training.trials)))
-        return True
-
-    async def _resume(self) -> Reply:
-        if self.state.mode == "running":
-            return Reply(ok=True, text="it is running already")
-        await self._record(ev.Resumed())
-        resumed = await self._resume_trial()
-        return Reply(ok=True, text="the training goes on" if resumed else "it goes on")
-
-    async def _step(self) -> Reply:
-        experiment = self.state.current
-        busy = self._turn is not None or self.lane.busy
-        await self._record(ev.Stepped(gates=0 if busy else 1))
-        await self._resume_trial()
-        if busy:
-            return Reply(ok=True, text="it finishes what it is at, and then waits")
-        stage = experiment.stage if experiment else "proposing"
-        what = {"proposing": "one proposal", "proposed": "one training", "training": "one training"}.get(
-            stage, "one verdict, or the training that it wants first"
-        )
-        return Reply(ok=True, text=f"{what}, and then it waits")
-
-    async def _reject(self, why: str) -> Reply:
-        async with self._deciding:
-            experiment = self.state.current
-            if experiment is None:
-                return Reply(ok=False, text="nothing is under way that could be rejected")
-            if experiment.agent == BASELINE:
-                return Reply(
-                    ok=False,
-                    text="everything is compared with the baseline, which is being measured; "
-                    "`labtop stop --now` ends the engine",
-                )
-            measuring = self.state.measuring
-            await self._decide(
-                ev.Decided(number=experiment.number, verdict="reject", reason=why, by="person", value=experiment.mean)
-            )
-        if experiment.stage == "proposing":
-            if self._turn:
-                self._turn.cancel()
-            return Reply(ok=True, text=f"rejected {experiment.number:04d} while it was being proposed")
-        if measuring and await self.lane.kill(f"rejected: {why}"):
-            return Reply(ok=True, text=f"rejected {experiment.number:04d}; its training has ended, every process of it")
-        return Reply(ok=True, text=f"rejected {experiment.number:04d}")
-
-    async def _keep(self, number: int | None, why: str) -> Reply:
-        async with self._deciding:
-            measured = [experiment for experiment in self.state.experiments if experiment.mean is not None]
-            if number is None and measured:
-                number = measured[-1].number
-            chosen = next((experiment for experiment in measured if experiment.number == number), None)
-            current, best = self.state.current, self.state.best
-            if chosen is None or number is None:
-                which = "no experiment" if number is None else f"experiment {number:04d}"
-                if any(one.number == number and one.colour == "red" for one in self.state.experiments):
-                    return Reply(ok=False, text=f"the audit of {number:04d} is red; what does not count cannot be kept")
-                return Reply(ok=False, text=f"{which} has a measured value; only what was measured can be kept")
-            if best is None or best.value is None or chosen.number == best.number:
-                return Reply(ok=False, text=f"{number:04d} is the incumbent already")
-            if chosen.base != best.commit:
-                return Reply(
-                    ok=False,
-                    text=f"{number:04d} was made against another commit than the incumbent {best.number:04d}; "
-                    f"its patch is at refs/{self.study.branch}/{number:04d} and can be proposed again",
-                )
-            if current is not None and current is not chosen and current.stage != "proposing":
-                return Reply(
-                    ok=False,
-                    text=f"{current.number:04d} is being measured against {best.number:04d}; "
-                    f"reject it or wait for its verdict, then keep {number:04d}",
-                )
-            value, measuring = chosen.mean, self.state.measuring
-            assert value is not None
-            delta = value - best.value
-            await self._decide(
-                ev.Decided(number=number, verdict="keep", reason=why, by="person", value=value, delta=delta)
-            )
-        if self._turn:
-            self._turn.cancel()
-        if measuring:
-            await self.lane.kill(f"{number:04d} was kept by hand")
-        return Reply(ok=True, text=f"kept {number:04d}; {self.study.branch} stands on it")
-
-    async def _stop(self, *, now: bool) -> Reply:
-        self._stopping = "now" if now else "after"
-        self._wake.set()
-        if self._turn:
-            self._turn.cancel()
-        if measuring := self.state.measuring:
-            if not now:
-                return Reply(ok=True, text=f"it ends after {measuring.number:04d}; `labtop stop --now` does not wait")
-            await self.lane.kill("the engine was stopped")
-            return Reply(ok=True, text=f"ended; the next engine runs {measuring.number:04d} again")
-        return Reply(ok=True, text="ended")
-
     async def _beside(self, work: Callable[[], Awaitable[None]], what: str) -> None:
         """Run a side task; its failure is told and costs nothing else, and it is begun again."""
         wait, longest = MENDING
@@ -708,7 +642,7 @@ class Engine:
             except Exception as error:
                 said = f"{what} failed, again in {wait:.0f} s: {type(error).__name__}: {clean(str(error))}"
                 with contextlib.suppress(JournalFull):
-                    await self._record(ev.Warned(text=said))
+                    await self.record(ev.Warned(text=said))
             await asyncio.sleep(wait)
             wait = min(2 * wait, longest)
 
@@ -729,14 +663,14 @@ class Engine:
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         if digest != self.state.spec_digest:
             await asyncio.to_thread(_write, self.study.spec(self.state.spec + 1), text)
-            await self._record(ev.SpecChanged(version=self.state.spec + 1, digest=digest))
+            await self.record(ev.SpecChanged(version=self.state.spec + 1, digest=digest))
 
     async def _watch_machine(self) -> None:
         async for sample in machine_samples(MACHINE_INTERVAL):
             self.lane.machine = sample
             self._publish(sample)
 
-    async def _record(self, *happened: AnyEvent, at_last: bool = False) -> None:
+    async def record(self, *happened: AnyEvent, at_last: bool = False) -> None:
         """Make events durable, then true, then known. `at_last`: with the room held back for a full disk."""
         append = self._journal.append_at_last if at_last else self._journal.append
         async with self._writing:
@@ -759,10 +693,6 @@ class Engine:
                 self._texts.clear()
             self._texts[commit] = {path: await self._text(commit, path) for path in self.study.config.editable}
         return self._texts[commit]
-
-
-def _paused(experiment: Experiment) -> bool:
-    return experiment.trial is not None and experiment.trial.paused
 
 
 def _simpler(experiment: Experiment, best: Experiment | None) -> bool:

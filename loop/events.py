@@ -94,7 +94,10 @@ class ProposalStarted(Event, frozen=True):
 
 
 class Proposed(Event, frozen=True):
-    """The proposal stands and is committed; its diff is in `proposal.diff` of the experiment's folder."""
+    """The proposal stands and is committed; its diff is in `proposal.diff` of the experiment's folder.
+
+    It comes again, `by` a person, where one changed the patch before it was trained.
+    """
 
     number: int
     commit: str
@@ -106,6 +109,13 @@ class Proposed(Event, frozen=True):
     fingerprint: str = ""
     """Of the editable files as they then stand, formatting ignored: equal ones are the same experiment."""
     cautions: tuple[Caution, ...] = ()
+    by: Literal["agent", "person"] = "agent"
+
+
+class Approved(Event, frozen=True):
+    """A person lets the proposal train."""
+
+    number: int
 
 
 class ProposalFailed(Event, frozen=True):
@@ -199,6 +209,17 @@ class Decided(Event, frozen=True):
     high: float | None = None
 
 
+class Undone(Event, frozen=True):
+    """The latest verdict, on experiment `number`, is taken back.
+
+    What was kept leaves the branch and has the verdict it had before, else a person's reject; what was not is open
+    again, and its earlier trials do not count.
+    """
+
+    number: int
+    why: str
+
+
 class Paused(Event, frozen=True):
     by: Author = "person"
     reason: str = ""
@@ -213,6 +234,22 @@ class Stepped(Event, frozen=True):
 
     by: Author = "person"
     gates: int = 1
+
+
+class GateSet(Event, frozen=True):
+    """Approve mode: while it is `on`, each proposal waits for a person before it trains."""
+
+    on: bool
+
+
+class BreakpointSet(Event, frozen=True):
+    """The study pauses when the condition holds; see `loop.breakpoints`."""
+
+    condition: str
+
+
+class BreakpointCleared(Event, frozen=True):
+    condition: str
 
 
 class Noted(Event, frozen=True):
@@ -235,6 +272,7 @@ AnyEvent = (
     | SpecChanged
     | ProposalStarted
     | Proposed
+    | Approved
     | ProposalFailed
     | TrialStarted
     | TrialPaused
@@ -243,9 +281,13 @@ AnyEvent = (
     | Audited
     | Rebased
     | Decided
+    | Undone
     | Paused
     | Resumed
     | Stepped
+    | GateSet
+    | BreakpointSet
+    | BreakpointCleared
     | Noted
     | Warned
 )

@@ -77,9 +77,12 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     removed: int = 0
     fingerprint: str = ""
     cautions: tuple[Caution, ...] = ()
+    amended: bool = False
+    """A person changed the agent's patch."""
+    approved: bool = False
     trials: tuple[Trial, ...] = ()
     counted_from: int = 1
-    """Earlier trials were measured on a machine that has changed since."""
+    """Earlier trials do not count: the machine has changed since, or the verdict on them was undone."""
     verdict: Verdict | None = None
     reason: str = ""
     by: Author = "judge"
@@ -97,9 +100,14 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.trials[-1] if self.trials else None
 
     @property
+    def recent(self) -> list[Trial]:
+        """The trials from `counted_from` on."""
+        return [trial for trial in self.trials if trial.trial >= self.counted_from]
+
+    @property
     def counted(self) -> list[Trial]:
-        """The trials that count: not red, not frozen, and on the machine as it is."""
-        return [trial for trial in self.trials if trial.trial >= self.counted_from and trial.counts]
+        """The trials that count: recent, not red, not frozen."""
+        return [trial for trial in self.recent if trial.counts]
 
     @property
     def values(self) -> dict[int, float]:
@@ -151,12 +159,18 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Gates that may be passed while paused."""
     limit: int | None = None
     """The engine stops by itself once so many proposals were decided; None: it goes on."""
+    approving: bool = False
+    """Whether each proposal waits for a person before it trains."""
+    breakpoints: tuple[str, ...] = ()
 
     spec: int = 0
     spec_digest: str = ""
     experiments: list[Experiment] = []
     """Position equals number."""
     incumbent: int | None = None
+    before: Experiment | None = None
+    """The experiment of the latest verdict as it was before that, while it can be undone."""
+    incumbent_before: int | None = None
     notes: list[str] = []
     failures: int = 0
     """Proposals in a row that came to nothing."""
@@ -166,8 +180,8 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     @property
     def current(self) -> Experiment | None:
-        """The experiment under way, or None between two."""
-        return self.experiments[-1] if self.experiments and self.experiments[-1].stage != "decided" else None
+        """The experiment under way, or None between two. One whose verdict was undone goes before one just begun."""
+        return next((experiment for experiment in self.experiments[-2:] if experiment.stage != "decided"), None)
 
     @property
     def best(self) -> Experiment | None:
@@ -182,6 +196,13 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
             if trial and (trial.outcome is None or self.needs_audit(trial)):
                 return experiment
         return None
+
+    @property
+    def awaiting(self) -> Experiment | None:
+        """The proposal that waits for a person's approval."""
+        current = self.current
+        waits = self.approving and current and current.stage == "proposed" and not current.approved
+        return current if waits and current and current.agent != BASELINE and self.measuring is None else None
 
     def needs_audit(self, trial: Trial) -> bool:
         return bool(self.audit) and trial.outcome == "ok" and trial.colour is None
@@ -258,8 +279,11 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
                     removed=event.removed,
                     fingerprint=event.fingerprint,
                     cautions=event.cautions,
+                    amended=event.by == "person",
                 )
                 self.failures, self.last_failure, self.retry_at = 0, "", None
+            case ev.Approved():
+                self._update(event.number, approved=True)
             case ev.ProposalFailed():
                 self.failures += 1
                 self.last_failure, self.retry_at = event.reason, record.time + event.wait
@@ -314,6 +338,15 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
                 self._remeasure(event.number)
             case ev.Decided():
                 self._decide(event, record.time)
+            case ev.Undone():
+                self._undo(event, record.time)
+            case ev.GateSet():
+                self.approving = event.on
+            case ev.BreakpointSet():
+                others = (condition for condition in self.breakpoints if condition != event.condition)
+                self.breakpoints = (*others, event.condition)
+            case ev.BreakpointCleared():
+                self.breakpoints = tuple(one for one in self.breakpoints if one != event.condition)
             case ev.Paused():
                 self.mode, self.mode_reason, self.steps = "paused", event.reason, 0
             case ev.Resumed():
@@ -347,6 +380,7 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     def _decide(self, event: ev.Decided, time: float) -> None:
         self._pass_gate()
+        self.before, self.incumbent_before = self.experiments[event.number], self.incumbent
         self._update(
             event.number,
             stage="decided",
@@ -362,6 +396,33 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
         )
         if event.verdict == "keep":
             self.incumbent = event.number
+
+    def _undo(self, event: ev.Undone, time: float) -> None:
+        before, self.before = self.before, None
+        assert before is not None and before.number == event.number
+        number, kept = before.number, self.experiments[before.number].verdict == "keep"
+        self.incumbent = self.incumbent_before
+        if before.verdict is not None:
+            # A person had kept it over an earlier verdict, which holds again.
+            names = ("ended", "verdict", "reason", "by", "value", "delta", "sigma", "low", "high")
+            self._update(number, **{name: getattr(before, name) for name in names})
+        elif kept:
+            self._update(number, verdict="reject", reason=event.why, by="person", ended=time)
+        else:
+            self._update(
+                number,
+                stage="proposed" if before.commit else "proposing",
+                verdict=None,
+                ended=None,
+                reason="",
+                by="judge",
+                value=None,
+                delta=None,
+                sigma=None,
+                low=None,
+                high=None,
+                counted_from=len(self.experiments[number].trials) + 1,
+            )
 
 
 def _begin(event: ev.ProposalStarted, time: float) -> Experiment:

@@ -143,6 +143,20 @@ class Workspace:
         """The change from `base` to `commit` in git's unified form."""
         return self._git("diff", "--no-color", "--no-ext-diff", base, commit, strip_newline_in_stdout=False)
 
+    def patched(self, base: str, diff: str) -> dict[str, str]:
+        """The files that a unified diff against `base` changes, path to new text. Raises: WorkspaceError."""
+        with _temporary_index() as environment:
+            self._git("read-tree", base, env=environment)
+            # People edit diffs by hand and do not count the lines of their hunks anew.
+            patch = _stream(diff if diff.endswith("\n") else f"{diff}\n")
+            self._git("apply", "--cached", "--recount", "-", env=environment, istream=patch)
+            changed = self._git("diff", "--cached", "--name-only", "-z", base, env=environment).split("\0")
+            tree = self._git("write-tree", env=environment)
+        texts = {path: self.read(tree, path) for path in changed if path}
+        if gone := [path for path, text in texts.items() if text is None]:
+            raise WorkspaceError(f"it removes {', '.join(gone)}")
+        return {path: text for path, text in texts.items() if text is not None}
+
     def export(self, commit: str, folder: Path) -> None:
         """The exact tree of `commit` as files in `folder`, made anew."""
         shutil.rmtree(folder, ignore_errors=True)

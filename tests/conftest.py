@@ -14,6 +14,7 @@ from loop.agents import Agent, make
 from loop.commands import Stop
 from loop.config import load
 from loop.engine import Engine
+from loop.inbox import Inbox
 from loop.journal import Journal
 from loop.remote.server import Server
 from loop.study import Study, socket_path
@@ -89,15 +90,16 @@ class Lab:
         agent = agent or make("search", seed=1)
         engine = Engine(study, journal=journal, workspace=workspace, agent=agent, experiments=experiments)
         engine.check_terms()
-        server = Server(engine, self.socket)
+        inbox = Inbox(engine)
+        server = Server(engine, inbox, self.socket)
         await server.start()
         running = asyncio.create_task(engine.run())
-        engine.task = running  # type: ignore[attr-defined]
+        engine.task, engine.do = running, inbox.do  # type: ignore[attr-defined]
         try:
             yield engine
         finally:
             if not running.done():
-                await engine.do(Stop(now=True))
+                await inbox.do(Stop(now=True))
             try:
                 await running
             finally:

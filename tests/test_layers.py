@@ -19,6 +19,7 @@ COCKPIT_MAY = (
     "loop.state",
     "loop.events",
     "loop.commands",
+    "loop.refusals",
     "loop.trials.output",
 )
 BOTH_SIDES = ("cli.py", "plain.py", "doctor.py")

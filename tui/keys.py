@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from loop.state import BASELINE, StudyState
-from tui import words
+from loop import refusals
+from loop.state import StudyState
 
 
 class Key(NamedTuple):
@@ -48,45 +48,11 @@ def refusal(action: str, state: StudyState, *, connected: bool, pointed: int | N
             return "no engine answers; nothing can be asked of it"
     match action:
         case "reject":
-            return _cannot_reject(state)
+            return refusals.reject(state)
+        case "step":
+            return refusals.step(state)
         case "keep":
-            return _cannot_keep(state, pointed)
+            return refusals.keep(state, pointed)
         case "zoom" if compact:
             return "this terminal has room for one pane; it is as large as it gets"
-    return None
-
-
-def _cannot_reject(state: StudyState) -> str | None:
-    current = state.current
-    if current is None:
-        if (measured := state.measuring) is not None:
-            return f"{words.name(measured.number)} is the incumbent, measured again; only a proposal can be rejected"
-        return "nothing is under way that could be rejected"
-    if current.agent == BASELINE:
-        return "the baseline is being measured; everything else is compared with it"
-    return None
-
-
-def _cannot_keep(state: StudyState, pointed: int | None) -> str | None:
-    if pointed is None or pointed >= len(state.experiments):
-        return "the table has no experiment to keep yet"
-    experiment = state.experiments[pointed]
-    if experiment.mean is None:
-        if experiment.colour == "red":
-            return f"the audit of {words.name(pointed)} is red; what does not count cannot be kept"
-        return f"{words.name(pointed)} has no measured value; point at one that has (5, then the arrows)"
-    if pointed == state.incumbent:
-        return f"{words.name(pointed)} is the incumbent already"
-    best = state.best
-    if best is not None and experiment.base != best.commit:
-        return (
-            f"{words.name(pointed)} was made against another commit than the incumbent {words.name(best.number)}; "
-            "only what stands on the incumbent can be kept"
-        )
-    current = state.current
-    if best is not None and current is not None and current is not experiment and current.stage != "proposing":
-        return (
-            f"{words.name(current.number)} is being measured against {words.name(best.number)}; "
-            f"reject it or wait for its verdict, then keep {words.name(pointed)}"
-        )
     return None

@@ -63,6 +63,7 @@ async def _serve(order: Order) -> None:
     # Imported here: the starter needs none of it, and the cockpit starts engines.
     from loop import agents, config
     from loop.engine import Engine
+    from loop.inbox import Inbox
     from loop.journal import Journal
     from loop.remote.server import Server
     from loop.state import fold
@@ -85,11 +86,12 @@ async def _serve(order: Order) -> None:
     study = Study(root=root, tag=order.tag, config=settings, device=device, budget=budget, agent=spec, sandbox=walls)
     engine = Engine(study, journal=journal, workspace=workspace, agent=agent, experiments=order.experiments)
     engine.check_terms()
-    server = Server(engine, socket_path(root, order.tag))
+    inbox = Inbox(engine)
+    server = Server(engine, inbox, socket_path(root, order.tag))
     await server.start()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, engine.stop_soon)
+        loop.add_signal_handler(number, inbox.stop_soon)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     print("ready", flush=True)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

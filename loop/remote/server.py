@@ -29,6 +29,7 @@ from loop.events import (
     Step,
     TrialStarted,
 )
+from loop.inbox import Inbox
 from loop.remote import wire
 from loop.trials.local import of_a_trial
 
@@ -87,8 +88,9 @@ class Backlog:
 class Server:
     """Serves one engine on one socket, to its own user only."""
 
-    def __init__(self, engine: Engine, path: Path) -> None:
+    def __init__(self, engine: Engine, inbox: Inbox, path: Path) -> None:
         self._engine = engine
+        self._inbox = inbox
         self._path = path
         self._backlog = Backlog()
         self._viewers: set[_Viewer] = set()
@@ -199,7 +201,7 @@ class Server:
     async def _answer(self, request: wire.Act | wire.Fetch, viewer: _Viewer) -> None:
         try:
             if isinstance(request, wire.Act):
-                reply = await self._engine.do(request.command)
+                reply = await self._inbox.do(request.command)
                 answer = wire.Answer(id=request.id, ok=reply.ok, text=reply.text)
             else:
                 text = await asyncio.to_thread(self._fetch, request)

@@ -303,20 +303,36 @@ async def _keep(person: Person) -> range:
     await person.do(commands.Step())
     await person.until(lambda: state(person.order).experiments[1].verdict)
     await person.until(lambda: passed(person.order)[-1] == "results.write after")
+    return await _and_go_on(person, commands.Keep(why="I want it"))
+
+
+async def _undo(person: Person) -> range:
+    """The baseline's only rival, rejected in mid-training, is to be run again after all."""
+    await person.until_it_trains()
+    await person.do(commands.Pause())
+    await person.do(commands.Reject(why="a slip"))
+    hold(person.order).unlink()
+    await person.until(lambda: state(person.order).experiments[1].trials[-1].outcome)
+    await person.until(lambda: passed(person.order)[-1] == "results.write after")
+    return await _and_go_on(person, commands.Undo(why="it was one"))
+
+
+async def _and_go_on(person: Person, command: commands.AnyCommand) -> range:
     since = len(passed(person.order))
-    await person.do(commands.Keep(why="I want it"))
+    await person.do(command)
     done = range(since + 1, len(passed(person.order)) + 1)
     await person.do(commands.Resume())
     return done
 
 
-Scene = Literal["alone", "reject", "pause", "keep"]
+Scene = Literal["alone", "reject", "pause", "keep", "undo"]
 """What happens beside a study's own course; "alone": nothing does."""
 
 SCENES: dict[str, Callable[[Person], Coroutine[Any, Any, range]]] = {
     "reject": _reject,
     "pause": _pause,
     "keep": _keep,
+    "undo": _undo,
 }
 """What a person does to the first experiment, which is held in mid-training; returns the numbers of the points met."""
 

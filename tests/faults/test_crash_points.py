@@ -77,6 +77,7 @@ def test_a_study_that_measures_its_noise_and_audits(workers, place):
         ("reject", 1, "reject", ["Decided", "TrialFinished", "EngineStopped"]),
         ("pause", 1, "discard", ["Paused", "TrialPaused", "Resumed", "TrialResumed"]),
         ("keep", 2, "keep", ["Decided"]),
+        ("undo", 2, "discard", ["Undone"]),
     ],
 )
 def test_a_command_that_is_being_carried_out(workers, place, measured, scene, experiments, verdict, events):

@@ -645,6 +645,6 @@ async def test_the_engine_waits_for_a_person_where_the_key_is_refused(repository
         await until(lambda: engine.state.last_failure, "the failure is told", 120)
         assert "set OPENAI_API_KEY" in engine.state.last_failure and len(model.bodies) == 1
         assert not {"\x1b", "\u202e"} & set(engine.state.last_failure)
-        engine.stop_soon()
+        engine.stop(now=True)
         await running
     assert_without_key(repository / ".labtop")

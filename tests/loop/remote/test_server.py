@@ -89,7 +89,7 @@ async def server(engine, path):
     """Listens; fails the test where a task of it broke unseen."""
     broken = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context))
-    server = Server(engine, path)
+    server = Server(engine, engine, path)
     await server.start()
     yield server
     await server.close()
@@ -291,7 +291,7 @@ async def test_an_answer_to_one_who_has_just_given_up_ends_nothing_for_the_other
 
 
 async def test_when_the_engine_ends_viewers_get_its_last_words_and_know(engine, path):
-    server = Server(engine, path)
+    server = Server(engine, engine, path)
     await server.start()
     client = await Client.connect(path)
     updates = client.updates()
@@ -315,7 +315,7 @@ async def test_the_socket_is_its_users_alone_and_goes_with_the_engine(engine, pa
     os.umask(before := os.umask(0))
     os.umask(0)
     try:
-        server = Server(engine, path)
+        server = Server(engine, engine, path)
         await server.start()
     finally:
         os.umask(before)
@@ -333,7 +333,7 @@ async def test_a_folder_that_others_can_enter_is_refused_with_advice(engine, pat
     path.parent.mkdir(parents=True)
     path.parent.chmod(mode)
     with pytest.raises(PermissionError, match="chmod 700"):
-        await Server(engine, path).start()
+        await Server(engine, engine, path).start()
     assert not path.exists()
 
 
@@ -342,7 +342,7 @@ async def test_a_folder_of_somebody_else_is_refused(engine, path, monkeypatch):
     other = os.getuid() + 1
     monkeypatch.setattr(server_module.os, "getuid", lambda: other)
     with pytest.raises(PermissionError, match="belong to you alone"):
-        await Server(engine, path).start()
+        await Server(engine, engine, path).start()
 
 
 async def test_somebody_else_is_told_nothing(engine, server, path, monkeypatch):
@@ -358,13 +358,13 @@ async def test_somebody_else_is_told_nothing(engine, server, path, monkeypatch):
 
 
 async def test_a_dead_engines_socket_is_no_obstacle(engine, path):
-    first = Server(engine, path)
+    first = Server(engine, engine, path)
     await first.start()
     path.rename(aside := path.with_name("left"))
     await first.close()
     aside.rename(path)
     assert not study.answers(path)
-    second = Server(engine, path)
+    second = Server(engine, engine, path)
     await second.start()
     client = await Client.connect(path)
     assert (await client.do(commands.Pause())).ok
