@@ -20,7 +20,7 @@ from typing import Literal
 
 import watchfiles
 
-from loop import breakpoints, drift, guard, judge, results
+from loop import breakpoints, drift, guard, judge
 from loop import events as ev
 from loop.agents import Agent, Failed, Proposal, Status, Text, Thought, ToolUse
 from loop.briefing import brief
@@ -31,6 +31,7 @@ from loop.journal import Journal, JournalFull
 from loop.judge import Judgement, More, Rules
 from loop.lane import Lane
 from loop.patch import EditError, apply_edits, count_lines, unified_diff
+from loop.results import Table
 from loop.state import BASELINE, Experiment, fold
 from loop.study import Study
 from loop.trials.output import clean
@@ -86,6 +87,7 @@ class Engine:
         self._stopping: Literal["after", "now"] | None = None
         self._turn: asyncio.Task[Proposal | Failed] | None = None
         self.lane = Lane(study, workspace, self.state, record=self.record, publish=self._publish)
+        self._table = Table()
         self._feedback: list[str] = []
         self._texts: dict[str, dict[str, str]] = {}
         self._unsettled = False
@@ -214,7 +216,7 @@ class Engine:
         if best and best.commit:
             await self._move_branch(best.commit)
         if self.state.experiments:
-            await asyncio.to_thread(results.write, self.study.results, self.state)
+            await asyncio.to_thread(self._table.write, self.study.results, self.state)
 
     def _end(self) -> str | None:
         """Why the engine should end now, or None."""
@@ -413,11 +415,11 @@ class Engine:
         """Guard and commit what an experiment changes, path to new text. Raises: guard.Refused."""
         files, config = await self._editable_files(base), self.study.config
         tried = {
-            experiment.fingerprint: f"{experiment.number:04d} ({experiment.verdict}: {experiment.reason})"
+            experiment.fingerprint: experiment
             for experiment in self.state.experiments
             if experiment.fingerprint and experiment.number != number
         }
-        guard.check(
+        mark = guard.check(
             files,
             changed,
             editable=config.editable,
@@ -444,7 +446,7 @@ class Engine:
             changes=moved,
             added=added,
             removed=removed,
-            fingerprint=guard.fingerprint({**files, **changed}),
+            fingerprint=mark,
             cautions=await asyncio.to_thread(cautions, files, changed, metric=config.metric),
             by=by,
         )
@@ -494,7 +496,7 @@ class Engine:
             await self._look_for_drift(best)
         if self.state.current is None or self.state.current.number != number:
             # The row of what was decided before shows what is known only now.
-            await asyncio.to_thread(results.write, self.study.results, self.state)
+            await asyncio.to_thread(self._table.write, self.study.results, self.state)
 
     async def _look_for_drift(self, best: Experiment) -> None:
         """Say where the incumbent, measured again, is not what it was; and where it stays so, count from there."""
@@ -623,7 +625,7 @@ class Engine:
         """Bring the branch, where it has to `move`, and the table up to the latest verdict."""
         if move and self.state.best and self.state.best.commit:
             await self._move_branch(self.state.best.commit)
-        await asyncio.to_thread(results.write, self.study.results, self.state)
+        await asyncio.to_thread(self._table.write, self.study.results, self.state)
         self._unsettled = False
 
     async def _move_branch(self, commit: str) -> None:

@@ -8,6 +8,8 @@ import operator
 import re
 from collections.abc import Callable, Collection, Mapping
 
+from loop.state import Experiment
+
 LARGEST_FILE = 1024 * 1024
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 """Lone surrogates too: JSON can hold them, and no file."""
@@ -23,12 +25,12 @@ def check(
     *,
     editable: Collection[str],
     frozen: Collection[str],
-    tried: Mapping[str, str],
+    tried: Mapping[str, Experiment],
     repeats: bool = False,
-) -> None:
-    """Refuse what may not be run. Files are path to text; `tried` maps fingerprints to what became of them.
+) -> str:
+    """Refuse what may not be run. Files are path to text; `tried` maps fingerprints to their experiments.
 
-    `repeats`: what was tried before may be tried again.
+    `repeats`: what was tried before may be tried again. Returns the fingerprint of the files as they then stand.
 
     Raises: Refused.
     """
@@ -48,8 +50,11 @@ def check(
                 raise Refused(f"{path}, line {line}: {getattr(error, 'msg', error)}") from None
             except (RecursionError, MemoryError):
                 raise Refused(f"{path} holds an expression that is too deeply nested for Python") from None
-    if not repeats and (earlier := tried.get(fingerprint({**old, **changed}))) is not None:
-        raise Refused(f"this repeats experiment {earlier}; propose something that was not tried")
+    mark = fingerprint({**old, **changed})
+    if not repeats and (earlier := tried.get(mark)) is not None:
+        fate = f"{earlier.number:04d} ({earlier.verdict}: {earlier.reason})"
+        raise Refused(f"this repeats experiment {fate}; propose something that was not tried")
+    return mark
 
 
 def fingerprint(files: Mapping[str, str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from loop.state import Experiment, StudyState
@@ -15,9 +17,31 @@ def render(state: StudyState) -> str:
 
     `trials`: how many the value is the mean of. `sigma`: the delta's standard error. `audit`: the worst colour.
     """
-    header = "\t".join((*COLUMNS, *MORE_COLUMNS)).format(metric=state.metric)
-    rows = [_row(experiment) for experiment in state.experiments if experiment.verdict is not None]
-    return "\n".join([header, *rows]) + "\n"
+    return "".join(Table().lines(state))
+
+
+class Table:
+    """Makes the table again and again; a row only where its experiment is another than before."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[Experiment | None, str]] = []
+        self._writing = threading.Lock()
+
+    def lines(self, state: StudyState) -> Iterator[str]:
+        """The header and the rows, each with its end of line."""
+        yield "\t".join((*COLUMNS, *MORE_COLUMNS)).format(metric=state.metric) + "\n"
+        self._rows += [(None, "")] * (len(state.experiments) - len(self._rows))
+        for at, experiment in enumerate(state.experiments):
+            if self._rows[at][0] is not experiment:
+                self._rows[at] = experiment, f"{_row(experiment)}\n" if experiment.verdict is not None else ""
+            yield self._rows[at][1]
+
+    def write(self, path: Path, state: StudyState) -> None:
+        """Replace the table at `path`. A reader sees the old one or the new one, never a part."""
+        part = path.with_suffix(".tsv.part")
+        with self._writing:
+            part.write_text("".join(self.lines(state)), encoding="utf-8")
+            part.replace(path)
 
 
 def _row(experiment: Experiment) -> str:
@@ -39,10 +63,3 @@ def _row(experiment: Experiment) -> str:
         experiment.colour or "",
     )
     return "\t".join(" ".join(cell.split()) for cell in cells)
-
-
-def write(path: Path, state: StudyState) -> None:
-    """Replace the table at `path`. A reader sees the old one or the new one, never a part."""
-    part = path.with_suffix(".tsv.part")
-    part.write_text(render(state), encoding="utf-8")
-    part.replace(path)

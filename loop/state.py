@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from statistics import fmean
 from typing import Literal
 
@@ -210,7 +210,7 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
     @property
     def noise(self) -> Noise:
         """By how much two runs of one script differ in this study, as far as what is decided tells."""
-        return noise_of([experiment for experiment in self.experiments if experiment.stage == "decided"])
+        return noise_of(experiment for experiment in self.experiments if experiment.stage == "decided")
 
     @property
     def baseline(self) -> Experiment | None:
@@ -431,16 +431,18 @@ def _begin(event: ev.ProposalStarted, time: float) -> Experiment:
     )
 
 
-def noise_of(experiments: Sequence[Experiment]) -> Noise:
+def noise_of(experiments: Iterable[Experiment]) -> Noise:
     """What the trials of `experiments` tell of luck: replicates, and differences from the incumbent on one seed."""
-    kept = {experiment.commit: experiment for experiment in experiments if experiment.verdict == "keep"}
+    several = [experiment for experiment in experiments if len(experiment.trials) > 1]  # One trial alone tells nothing.
+    values = {experiment.number: experiment.values for experiment in several}
+    kept = {experiment.commit: experiment for experiment in several if experiment.verdict == "keep"}
     differences = []
-    for experiment in experiments:
-        against, values = kept.get(experiment.base), experiment.values
-        if against and against is not experiment and len(values) > 1:
-            other = against.values
-            differences.append([values[seed] - other[seed] for seed in values if seed in other])
-    return estimate([list(experiment.values.values()) for experiment in experiments], differences)
+    for experiment in several:
+        own, against = values[experiment.number], kept.get(experiment.base)
+        if against and against is not experiment and len(own) > 1:
+            other = values[against.number]
+            differences.append([own[seed] - other[seed] for seed in own if seed in other])
+    return estimate([list(own.values()) for own in values.values()], differences)
 
 
 def fold(records: Iterable[Record]) -> StudyState:

@@ -8,9 +8,11 @@ asks TPE. Everything it knows comes from the briefing; the same history and seed
 from __future__ import annotations
 
 import asyncio
+import bisect
 import hashlib
 import math
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -71,9 +73,9 @@ class SearchAgent:
         self._told = -1
         """The latest experiment in it."""
         self._space: dict[Name, Dimension] = {}
-        self._points: dict[int, Point] = {}
-        self._by_commit: dict[str, Point] = {}
-        self._tried: set[str] = set()
+        self._tried: set[bytes] = set()
+        """The points of all experiments up to `_seen`, hashed: over months they add up."""
+        self._seen = -1
 
     async def propose(self, briefing: Briefing) -> AsyncIterator[AgentEvent]:
         if not self._space:
@@ -101,8 +103,10 @@ class SearchAgent:
         yield Proposal(f"{words}: {move.why}", effect, _edits(briefing, move.values))
 
     def _move(self, briefing: Briefing) -> Move | None:
-        self._remember(briefing)
-        points, tried = self._points, self._tried
+        points, tried = Points(briefing), self._tried
+        for experiment in briefing.history[bisect.bisect(briefing.history, self._seen, key=lambda past: past.number) :]:
+            tried.add(_key(points.of(experiment)))
+            self._seen = experiment.number
         here = _point(briefing.files, briefing.device)
         draw = f"{self._seed}/{briefing.number}/{len(briefing.feedback)}"
         chance = random.Random(hashlib.sha256(draw.encode()).digest())
@@ -112,12 +116,13 @@ class SearchAgent:
             return any(here[name] != value for name, value in values.items()) and _key({**here, **values}) not in tried
 
         candidates = [(moves, why, name) for moves, why in FIRST_MOVES for name in usable]
+        times_moved = Counter(change.name for past in briefing.history for change in past.changes)
         # A refused proposal is not in the history; its number's later turns draw anew instead of repeating it.
         if not briefing.feedback:
             if (onward := _onward(briefing, self._space, here)) and fresh(onward):
                 return Move(onward, "the last step this way was kept, so one more of the same")
             for moves, why, name in candidates:
-                if _times_moved(briefing, name) >= moves:
+                if times_moved[name[1]] >= moves:
                     continue
                 for value in _first_steps(self._space[name], here[name]):
                     if fresh({name: value}):
@@ -130,36 +135,19 @@ class SearchAgent:
                 return Move(moved, "TPE expects the most of it, the other constants as in the incumbent")
         return None
 
-    def _remember(self, briefing: Briefing) -> None:
-        """Add the points of what was decided since the last turn: each is its base's with its own changes."""
-        start = _point(briefing.baseline_files or briefing.files, briefing.device)
-        for experiment in briefing.history:
-            if experiment.commit is None or experiment.number in self._points:
-                continue
-            point = dict(self._by_commit.get(experiment.base, start))
-            for change in experiment.changes:
-                value = parse(change.new)
-                for name in point:
-                    if name[1] == change.name and value is not None:
-                        point[name] = value
-            self._points[experiment.number] = self._by_commit[experiment.commit] = point
-            self._tried.add(_key(point))
-
-    def _ask(
-        self, briefing: Briefing, points: dict[int, Point], here: Point, free: list[Name], seed: int
-    ) -> dict[Name, Value]:
+    def _ask(self, briefing: Briefing, points: Points, here: Point, free: list[Name], seed: int) -> dict[Name, Value]:
         """TPE's values for the `free` constants, the others held where the incumbent has them."""
         import optuna
 
         distributions = {_label(name): _distribution(dimension) for name, dimension in self._space.items()}
-        measured = [past for past in briefing.history if past.number in points and past.value is not None]
+        measured = [past for past in briefing.history if past.commit is not None and past.value is not None]
         untold = [past for past in measured if past.number > self._told]
         if self._study is None or self._held + len(untold) >= TRIALS_HELD:
             optuna.logging.set_verbosity(optuna.logging.ERROR)
             self._study, self._held = optuna.create_study(direction=briefing.direction), 0
             untold = _telling(measured, largest_first=briefing.direction == "maximize")
         for past in untold:
-            point = points[past.number]
+            point = points.of(past)
             params = {_label(name): _inside(self._space[name], point[name]) for name in self._space if name in point}
             shape = {label: distributions[label] for label in params}
             self._study.add_trial(optuna.trial.create_trial(params=params, distributions=shape, value=past.value))
@@ -169,6 +157,31 @@ class SearchAgent:
         self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
         self._held += len(untold) + 1
         return {name: _tidy(asked.params[_label(name)]) for name in free}
+
+
+class Points:
+    """Where each experiment stood: its constants are its base's with its own changes."""
+
+    def __init__(self, briefing: Briefing) -> None:
+        self._start = _point(briefing.baseline_files or briefing.files, briefing.device)
+        self._kept = {past.commit: past for past in briefing.history if past.verdict == "keep"}
+        self._bases: dict[str, Point] = {}
+
+    def of(self, experiment: Experiment) -> Point:
+        point = dict(self._base(experiment))
+        for change in experiment.changes:
+            value = parse(change.new)
+            for name in point:
+                if name[1] == change.name and value is not None:
+                    point[name] = value
+        return point
+
+    def _base(self, experiment: Experiment) -> Point:
+        if experiment.base not in self._bases:
+            base = self._kept.get(experiment.base)
+            # The baseline stands on itself.
+            self._bases[experiment.base] = self._start if base is None or base is experiment else self.of(base)
+        return self._bases[experiment.base]
 
 
 def _telling(measured: list[Experiment], *, largest_first: bool) -> list[Experiment]:
@@ -274,12 +287,9 @@ def _point(files: Mapping[str, str], device: str) -> Point:
     return {(path, constant.name): constant.value for path in files for constant in find_constants(files[path], device)}
 
 
-def _times_moved(briefing: Briefing, name: Name) -> int:
-    return sum(name[1] == change.name for past in briefing.history for change in past.changes)
-
-
-def _key(point: Point) -> str:
-    return "|".join(f"{name}={literal(value)}" for name, value in sorted(point.items()))
+def _key(point: Point) -> bytes:
+    said = "|".join(f"{name}={literal(value)}" for name, value in sorted(point.items()))
+    return hashlib.blake2b(said.encode(), digest_size=8).digest()
 
 
 def _label(name: Name) -> str:

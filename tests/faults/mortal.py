@@ -85,7 +85,7 @@ class Points:
             self._around_append(name)
         for name in ("record", "commit", "export", "advance"):
             self.around(Workspace, name)
-        self.around(results, "write")
+        self.around(results.Table, "write")
         self.around(shutil, "rmtree", when=lambda path, *_: Path(path).name == "source" and Path(path).exists())
         self._around_launch()
         serve = Server.start
@@ -302,7 +302,7 @@ async def _keep(person: Person) -> range:
     await person.until(lambda: state(person.order).experiments[1].stage == "trained")
     await person.do(commands.Step())
     await person.until(lambda: state(person.order).experiments[1].verdict)
-    await person.until(lambda: passed(person.order)[-1] == "results.write after")
+    await person.until(lambda: passed(person.order)[-1] == "Table.write after")
     return await _and_go_on(person, commands.Keep(why="I want it"))
 
 
@@ -313,7 +313,7 @@ async def _undo(person: Person) -> range:
     await person.do(commands.Reject(why="a slip"))
     hold(person.order).unlink()
     await person.until(lambda: state(person.order).experiments[1].trials[-1].outcome)
-    await person.until(lambda: passed(person.order)[-1] == "results.write after")
+    await person.until(lambda: passed(person.order)[-1] == "Table.write after")
     return await _and_go_on(person, commands.Undo(why="it was one"))
 
 

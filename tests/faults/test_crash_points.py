@@ -59,7 +59,7 @@ def test_two_experiments_one_discarded_and_one_kept(workers, place, measured):
     assert verdicts(place / "whole") == ["keep", "discard", "keep"]
     for deed in ("Workspace.commit", "Workspace.record", "Workspace.export", "LocalTrial.launch"):
         assert points.count(f"{deed} before") == points.count(f"{deed} after") >= 2
-    assert points.count("results.write after") == 3, "on opening, and at both verdicts"
+    assert points.count("Table.write after") == 3, "on opening, and at both verdicts"
     assert points.count("Workspace.advance after") == 1
 
 

@@ -3,12 +3,16 @@ from __future__ import annotations
 import pytest
 
 from loop.guard import Refused, check, fingerprint
+from loop.state import Experiment
 
 OLD = {"train.py": "LR = 0.1  # a rate\nSIZE = 2**3\nprint(LR)\n"}
+WORSE = Experiment(
+    number=4, stage="decided", base="b", agent="a", spec=1, started=0.0, verdict="discard", reason="worse"
+)
 
 
 def judge(changed, tried=None, **settings):
-    check(OLD, changed, editable=["train.py"], frozen=["prepare.py"], tried=tried or {}, **settings)
+    return check(OLD, changed, editable=["train.py"], frozen=["prepare.py"], tried=tried or {}, **settings)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +37,8 @@ def test_what_may_not_be_run_is_refused_with_the_reason(changed, said):
 
 
 def test_an_honest_change_passes():
-    judge({"train.py": OLD["train.py"].replace("0.1", "0.2")})
+    changed = {"train.py": OLD["train.py"].replace("0.1", "0.2")}
+    assert judge(changed) == fingerprint(changed)
 
 
 @pytest.mark.parametrize(
@@ -46,11 +51,11 @@ def test_an_honest_change_passes():
 )
 def test_the_same_program_in_other_letters_repeats_it(same):
     with pytest.raises(Refused, match="this repeats experiment 0004 \\(discard: worse\\)"):
-        judge({"train.py": same}, {fingerprint(OLD): "0004 (discard: worse)"})
+        judge({"train.py": same}, {fingerprint(OLD): WORSE})
 
 
 def test_what_was_tried_may_be_tried_again_where_that_is_the_setting():
-    judge({"train.py": "LR = 1e-1\nSIZE = 8\nprint(LR)\n"}, {fingerprint(OLD): "0004"}, repeats=True)
+    judge({"train.py": "LR = 1e-1\nSIZE = 8\nprint(LR)\n"}, {fingerprint(OLD): WORSE}, repeats=True)
     with pytest.raises(Refused, match="is frozen"):
         judge({"prepare.py": "x = 1\n"}, repeats=True)
 
@@ -136,7 +141,7 @@ def test_a_file_that_is_no_python_counts_to_the_letter():
 
 def test_what_is_left_as_it_was_counts_too():
     old = {"train.py": "x = 1\n", "model.py": "y = 1\n"}
-    tried = {fingerprint({"train.py": "x = 2\n", "model.py": "y = 1\n"}): "0001"}
+    tried = {fingerprint({"train.py": "x = 2\n", "model.py": "y = 1\n"}): WORSE}
     check({**old, "model.py": "y = 3\n"}, {"train.py": "x = 2\n"}, editable=list(old), frozen=[], tried=tried)
-    with pytest.raises(Refused, match="repeats experiment 0001"):
+    with pytest.raises(Refused, match="repeats experiment 0004"):
         check(old, {"train.py": "x = 2  # again\n"}, editable=list(old), frozen=[], tried=tried)

@@ -57,7 +57,9 @@ def test_a_study_without_a_verdict_is_a_header():
 @pytest.mark.parametrize("text", [HOSTILE, "\t\n", "", '"', "=cmd()"])
 def test_what_stands_in_a_description_or_reason_breaks_no_row(tmp_path, text):
     path = tmp_path / "results.tsv"
-    results.write(path, study(*experiment(0, value=1.0, hypothesis=text, reason=text), *experiment(1, value=0.9)))
+    results.Table().write(
+        path, study(*experiment(0, value=1.0, hypothesis=text, reason=text), *experiment(1, value=0.9))
+    )
     raw = path.read_bytes()
     assert raw.count(b"\n") == 3 and len(path.read_text().splitlines()) == 3
     with path.open(newline="", encoding="utf-8") as file:
@@ -95,10 +97,10 @@ def test_a_verdict_that_a_person_overturns_is_the_one_that_stands():
 
 def test_writing_again_replaces_the_table_and_leaves_nothing_beside_it(tmp_path):
     path = tmp_path / "results.tsv"
-    results.write(path, study(*experiment(0, value=1.0)))
+    results.Table().write(path, study(*experiment(0, value=1.0)))
     with path.open() as reader:
         first = path.read_text()
-        results.write(path, study(*experiment(0, value=1.0), *experiment(1, value=0.9)))
+        results.Table().write(path, study(*experiment(0, value=1.0), *experiment(1, value=0.9)))
         assert reader.read() == first, "who reads the old table reads it to its end"
     assert len(path.read_text().splitlines()) == 3
     assert [file.name for file in tmp_path.iterdir()] == ["results.tsv"]
@@ -127,3 +129,15 @@ def test_an_audit_has_its_column():
     state = fold(Record(seq=n, time=float(n), event=event) for n, event in enumerate(events, 1))
     row = table(state)[0]
     assert (row["trials"], row["val_bpb"], row["audit"]) == ("0", "0.000000", "red")
+
+
+def test_a_table_written_again_and_again_is_that_of_the_latest_state(tmp_path):
+    path, table = tmp_path / "results.tsv", results.Table()
+    kept = [*experiment(0, value=1.0), *experiment(1, value=0.9)]
+    by_hand = ev.Decided(number=2, verdict="keep", value=1.1, by="person", reason="I want it")
+    events = [*kept, *experiment(2, value=1.1, verdict="discard"), by_hand, ev.Undone(number=2, why="I do not")]
+    for count in range(len(events) + 1):
+        state = study(*events[:count])
+        table.write(path, state)
+        assert path.read_text() == results.render(state)
+    assert path.read_text().splitlines()[3].split("\t")[3] == "discard"

@@ -98,7 +98,7 @@ def test_an_engine_that_starts_again_is_running_and_its_limit_counts_anew():
 def test_results_are_the_ecosystems_table(tmp_path):
     state = fold(records())
     path = tmp_path / "results.tsv"
-    results.write(path, state)
+    results.Table().write(path, state)
     header, *rows = [line.split("\t") for line in path.read_text().splitlines()]
     assert header[:5] == ["commit", "val_bpb", "memory_gb", "status", "description"]
     assert {len(row) for row in rows} == {len(header)}
