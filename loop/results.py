@@ -40,7 +40,8 @@ class Table:
         """Replace the table at `path`. A reader sees the old one or the new one, never a part."""
         part = path.with_suffix(".tsv.part")
         with self._writing:
-            part.write_text("".join(self.lines(state)), encoding="utf-8")
+            with part.open("w", encoding="utf-8") as file:
+                file.writelines(self.lines(state))
             part.replace(path)
 
 

@@ -34,6 +34,7 @@ class Client:
         self._writer = writer
         self._answers: dict[int, asyncio.Future[wire.Answer]] = {}
         self._next_id = 0
+        self._partial: Snapshot | None = None
         self._updates: asyncio.Queue[Update | None] = asyncio.Queue()
         self._reading = asyncio.create_task(self._read(reader), name="labtop client")
 
@@ -99,6 +100,22 @@ class Client:
         finally:
             del self._answers[request.id]
 
+    def _whole(self, message: Update | wire.History) -> Update | None:
+        """The message, or None where it is a part of a snapshot that is still to be completed."""
+        match message:
+            case Snapshot():
+                self._partial = message
+            case wire.History() if self._partial:
+                self._partial.state.experiments.extend(message.experiments)
+            case wire.History():
+                return None
+            case _:
+                return message
+        if len(self._partial.state.experiments) < self._partial.more:
+            return None
+        snapshot, self._partial = self._partial, None
+        return snapshot
+
     async def _read(self, reader: asyncio.StreamReader) -> None:
         decoder: msgspec.json.Decoder[wire.AnyMessage] = msgspec.json.Decoder(wire.AnyMessage)
         try:
@@ -108,8 +125,8 @@ class Client:
                     # One who was cancelled may not have had the time to leave the table yet.
                     if waiting is not None and not waiting.done():
                         waiting.set_result(message)
-                else:
-                    self._updates.put_nowait(message)
+                elif (whole := self._whole(message)) is not None:
+                    self._updates.put_nowait(whole)
         except msgspec.DecodeError as error:
             raise OtherVersion(
                 "the engine is of another version: `labtop stop` ends it, `labtop run` starts one of this version"

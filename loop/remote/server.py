@@ -12,10 +12,11 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from loop.engine import Engine
 from loop.events import (
@@ -37,6 +38,8 @@ QUEUE = 4096
 """Frames a viewer may fall behind before it is sent a snapshot instead."""
 KEEP = 2.0
 """Seconds between two looks at whether the socket is still there."""
+PART = 100
+"""Experiments of a long study that are sent at a time."""
 STEPS = 4000
 """Points of a curve that a viewer who comes late is sent."""
 
@@ -151,8 +154,13 @@ class Server:
             for viewer in self._viewers:
                 viewer.offer(frame)
 
-    def _snapshot(self) -> bytes:
-        return wire.encode(wire.Snapshot(state=self._engine.state, recent=self._backlog.messages()))
+    def _snapshot(self) -> Iterator[bytes]:
+        """The frames of a snapshot, of the state at the first of them."""
+        experiments = self._engine.state.experiments.copy()
+        state = replace(self._engine.state, experiments=[])
+        yield wire.encode(wire.Snapshot(state=state, recent=self._backlog.messages(), more=len(experiments)))
+        for at in range(0, len(experiments), PART):
+            yield wire.encode(wire.History(experiments=tuple(experiments[at : at + PART])))
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -263,21 +271,28 @@ class _Viewer:
         self._finished = True
         self._ready.set()
 
-    async def send(self, snapshot: Callable[[], bytes]) -> None:
+    async def send(self, snapshot: Callable[[], Iterator[bytes]]) -> None:
         while True:
             await self._ready.wait()
             self._ready.clear()
             while self._answers or self._resync or self._frames:
                 if self._resync:
                     self._resync = False
-                    self._writer.write(snapshot())
+                    for part in snapshot():
+                        await self._write(part)
                 elif self._frames:
-                    self._writer.write(self._frames.popleft())
-                while self._answers:
-                    self._writer.write(self._answers.popleft())
-                await self._writer.drain()
+                    await self._write(self._frames.popleft())
+                else:
+                    await self._write()
             if self._finished:
                 return
+
+    async def _write(self, *frames: bytes) -> None:
+        """Write as fast as the other end reads, and what was asked for first."""
+        while self._answers:
+            self._writer.write(self._answers.popleft())
+        self._writer.writelines(frames)
+        await self._writer.drain()
 
 
 def _is_welcome(writer: asyncio.StreamWriter) -> bool:

@@ -10,7 +10,7 @@ import msgspec
 
 from loop.commands import AnyCommand
 from loop.events import AgentDelta, DraftDiff, LogLines, Machine, Record, Step
-from loop.state import StudyState
+from loop.state import Experiment, StudyState
 
 LIMIT = 256 * 1024 * 1024
 """A frame larger than this, in bytes, is an error of the other side."""
@@ -50,10 +50,20 @@ class Answer(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):
-    """The state now, and the telemetry of the current experiment so far (the latest of it, where it is much)."""
+    """The state now, and the telemetry of the current experiment so far (the latest of it, where it is much).
+
+    `more` of its experiments follow in `History` messages: a long study in one frame would be megabytes at once.
+    """
 
     state: StudyState
     recent: tuple[AgentDelta | DraftDiff | Step | LogLines | Machine, ...] = ()
+    more: int = 0
+
+
+class History(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):
+    """The next ones of the experiments that the latest snapshot lacks."""
+
+    experiments: tuple[Experiment, ...]
 
 
 class Recorded(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):
@@ -63,7 +73,7 @@ class Recorded(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):
 
 
 AnyRequest = Watch | Act | Fetch
-AnyMessage = Answer | Snapshot | Recorded | AgentDelta | DraftDiff | Step | LogLines | Machine
+AnyMessage = Answer | Snapshot | History | Recorded | AgentDelta | DraftDiff | Step | LogLines | Machine
 
 _encoder = msgspec.json.Encoder()
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from loop.events import Record
 from loop.remote import server as server_module
 from loop.remote import wire
 from loop.remote.client import Client, EngineGone, OtherVersion
-from loop.remote.server import QUEUE, Backlog, Server
+from loop.remote.server import PART, QUEUE, Backlog, Server
 from loop.remote.wire import Recorded, Snapshot
 from loop.state import StudyState
 from loop.study import Study
@@ -122,6 +122,26 @@ async def test_a_viewer_gets_the_state_and_then_everything_as_it_happens(engine,
     got = [await anext(updates) for _ in range(3)]
     assert [type(update) for update in got] == [Recorded, ev.LogLines, Recorded] and got[1] == line
     assert client.state == engine.state and client.state.mode_reason == "tea"
+
+
+async def test_a_long_study_comes_in_parts_and_is_one_state_though_it_moves_on_meanwhile(engine, server, connect):
+    engine.happens(OPENED)
+    for number in range(5 * PART + 7):
+        begun = ev.ProposalStarted(number=number, base="b" * 40, agent="search", spec=1)
+        proposed = ev.Proposed(number=number, commit="c" * 40, hypothesis="why " * 1000)
+        engine.happens(begun, proposed, ev.Decided(number=number, verdict="discard", reason="worse"))
+    client = await connect()
+    updates = client.updates()
+    watching = asyncio.ensure_future(anext(updates))
+    while not client._partial:  # The first part has come, and the rest waits for somebody to read.
+        await asyncio.sleep(0)
+    now = engine.state.seq
+    engine.happens(ev.Decided(number=3, verdict="keep", reason="by hand", by="person"), ev.Noted(text="meanwhile"))
+    first = await watching
+    assert isinstance(first, Snapshot) and first.state.seq == now
+    assert len(first.state.experiments) == 5 * PART + 7 and first.state.experiments[3].verdict == "discard"
+    assert [type(await anext(updates)) for _ in range(2)] == [Recorded, Recorded]
+    assert client.state == engine.state and client.state.experiments[3].verdict == "keep"
 
 
 async def test_two_viewers_of_a_real_engine_see_the_same_to_its_end(lab):
