@@ -3,10 +3,11 @@
     python benchmarks/soak.py --experiments 2000 --check
 
 A real engine with the offline agent runs a stand-in training command that ends at once, while people and accidents come
-by at random: viewers that watch, hang up or stop reading; pauses, steps, notes, rejections; edits of program.md; a
-trial's runner that is shot, a socket that is deleted. Every hundredth experiment the journal, results.tsv, the branch
-and the refs are held against each other. `--check` exits 1 where an aim is missed: the engine's memory in the last
-quarter at most 1.05 times that of the second, and its answer to a note likewise at most 1.5 times (medians).
+by at random: viewers that watch, hang up or stop reading; pauses, steps, notes, rejections, keeps and undos by hand,
+proposals that wait for approval; edits of program.md; a trial's runner that is shot, a socket that is deleted. Every
+hundredth experiment the journal, results.tsv, the branch and the refs are held against each other. `--check` exits 1
+where an aim is missed: the engine's memory in the last quarter at most 1.05 times that of the second, and its answer to
+a note likewise at most 1.5 times (medians).
 """
 
 from __future__ import annotations
@@ -100,8 +101,9 @@ class Soak:
             self.answers.append(1000 * (time.perf_counter() - begun))
 
     async def _something(self, client: Client) -> None:
-        deeds = (self._pause, self._step, self._reject, self._view, self._stall, self._edit, self._shoot, self._delete)
-        deed = self.chance.choice(deeds)
+        steering = (self._pause, self._step, self._reject, self._keep, self._undo, self._approve)
+        accidents = (self._view, self._stall, self._edit, self._shoot, self._delete)
+        deed = self.chance.choice((*steering, *accidents))
         self.deeds[deed.__name__[1:]] = self.deeds.get(deed.__name__[1:], 0) + 1
         with contextlib.suppress(EngineGone):
             await deed(client)
@@ -118,6 +120,18 @@ class Soak:
 
     async def _reject(self, client: Client) -> None:
         await self._do(client, commands.Reject(why="at random"))
+
+    async def _keep(self, client: Client) -> None:
+        await self._do(client, commands.Keep(why="at random"))
+
+    async def _undo(self, client: Client) -> None:
+        await self._do(client, commands.Undo(why="at random"))
+
+    async def _approve(self, client: Client) -> None:
+        """A proposal that waits for its person, who is not always quick enough."""
+        await client.do(commands.Gate(on=True))
+        await asyncio.sleep(self.chance.random())
+        await self._do(client, commands.Approve(), commands.Gate(on=False))
 
     async def _view(self, _: Client) -> None:
         viewer = await self._connect()

@@ -287,7 +287,7 @@ class Engine:
     async def _give_up(self, experiment: Experiment, best: Experiment) -> None:
         """End what was made against a commit that is no longer the incumbent's, since its keep was undone."""
         async with self.deciding:
-            if self.state.current is experiment:
+            if (current := self.state.current) and current.number == experiment.number:
                 reason = f"made against a commit that is no longer kept; the incumbent is {best.number:04d}"
                 await self.decide(ev.Decided(number=experiment.number, verdict="reject", reason=reason, by="engine"))
 
@@ -542,8 +542,8 @@ class Engine:
             return
         reason = "; ".join([verdict.reason, *self._remarks(experiment, best)])
         async with self.deciding:
-            if self.state.current is None:
-                return
+            if (current := self.state.current) is None or current.number != experiment.number:
+                return  # A person was quicker.
             await self.decide(
                 ev.Decided(
                     number=experiment.number,
