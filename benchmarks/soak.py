@@ -43,6 +43,8 @@ TAG = "soak"
 MEMORY_GROWTH, ANSWER_GROWTH = 1.05, 1.5
 EVERY = 100
 """Experiments between two checks of everything."""
+SETTLING = 50
+"""Looks, a fifth of a second apart, until what does not agree is a fault."""
 BUSY = 0.02
 """Seconds between two looks at the study."""
 
@@ -161,9 +163,15 @@ class Soak:
     async def _hold_against_each_other(self, client: Client) -> None:
         """Journal, results, branch and refs, while nothing moves."""
         await client.do(commands.Pause())
-        await asyncio.sleep(0.2)
-        state = fold(await asyncio.to_thread(journal.read, journal_path(self.root, TAG)))
-        self.faults += disagreements(self.root, state)
+        found: list[str] = []
+        for _ in range(SETTLING):
+            # What was begun before the pause is still carried out.
+            await asyncio.sleep(0.2)
+            state = fold(await asyncio.to_thread(journal.read, journal_path(self.root, TAG)))
+            found = await asyncio.to_thread(disagreements, self.root, state)
+            if not found:
+                break
+        self.faults += found
         await client.do(commands.Resume())
 
 

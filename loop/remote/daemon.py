@@ -19,6 +19,10 @@ import msgspec
 from loop.study import engine_log, journal_path, socket_path
 
 
+MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072"}
+"""glibc gives each thread a heap of its own, and puts ever larger blocks there: over days that adds up."""
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What the new engine is to do. None: as the settings say, or without end."""
 
@@ -47,8 +51,7 @@ def start(order: Order) -> Path:
             stdout=subprocess.PIPE,
             stderr=errors,
             cwd=root,
-            # glibc gives each thread a heap of its own and takes little of it back: over days that adds up.
-            env={**os.environ, "MALLOC_ARENA_MAX": "1"},
+            env={**os.environ, **MALLOC},
             start_new_session=True,
         )
     assert process.stdout is not None
