@@ -129,7 +129,8 @@ class Unavailable(ValueError):
 
 
 def make(spec: str, *, seed: int = 0, asking: Asking = Asking()) -> Agent:  # noqa: B008 - it is frozen
-    """The agent that `spec` names: `search`, the offline one, or `openai:MODEL`, a model behind an API.
+    """The agent that `spec` names: `search`, the offline one; `openai:MODEL`, a model behind an API; or `acp:NAME`, the
+    person's own claude, codex or gemini, or any command that speaks the Agent Client Protocol.
 
     Back-ends are imported here, when one is asked for: their libraries cost seconds to load.
 
@@ -146,7 +147,11 @@ def make(spec: str, *, seed: int = 0, asking: Asking = Asking()) -> Agent:  # no
         from loop.agents.openai import OpenAIAgent
 
         return OpenAIAgent(model, asking=asking)
+    if backend == "acp" and model:
+        from loop.agents.acp import AcpAgent
+
+        return AcpAgent(model, asking=asking)
     raise UnknownAgent(f"no agent is called {spec!r}; there are: {', '.join(SPECS)}")
 
 
-SPECS = ("search", "openai:MODEL")
+SPECS = ("search", "openai:MODEL", "acp:claude", "acp:codex", "acp:gemini", "acp:COMMAND")
