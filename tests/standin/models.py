@@ -132,8 +132,8 @@ def frames(protocol, think="", say="", calls=(), finish="stop", usage=None):
         sent.append({"type": "response.output_item.done", "output_index": at, "item": whole})
         at += 1
     ended = {**response, "status": "completed" if finish == "stop" else "incomplete"}
-    if finish == "length":
-        ended["incomplete_details"] = {"reason": "max_output_tokens"}
+    if finish != "stop":
+        ended["incomplete_details"] = {"reason": "max_output_tokens" if finish == "length" else finish}
     if usage:
         ended["usage"] = {"input_tokens": usage[0], "output_tokens": usage[2], "total_tokens": usage[0] + usage[2]}
         ended["usage"] |= {"input_tokens_details": {"cached_tokens": usage[1], "cache_write_tokens": 0}}
