@@ -16,13 +16,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from msgspec.structs import replace
 
-from loop.agents import AgentEvent, Edit, Failed, Proposal
+from loop.agents import AgentEvent, Desk, Edit, Failed, Proposal
 from loop.briefing import Briefing
 from loop.config import load
 from loop.constants import set_constants
@@ -59,8 +59,9 @@ class Replay:
     """An agent that makes the moves in their order."""
 
     name = "replay"
+    repairs = False
 
-    async def propose(self, briefing: Briefing) -> AsyncIterator[AgentEvent]:
+    async def propose(self, briefing: Briefing, desk: Desk) -> AsyncGenerator[AgentEvent, None]:
         await asyncio.sleep(0)
         name, value = MOVES[briefing.number - 1]
         old = briefing.files[SCRIPT]

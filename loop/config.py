@@ -30,6 +30,52 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     processes: int = 512
 
 
+class Asking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an agent is asked. Times are in seconds, sizes in tokens."""
+
+    briefing: int = 32_000
+    """What an agent is told comes to no more; a model with a small context wants less."""
+    protocol: Literal["auto", "responses", "chat"] = "auto"
+    """Of an OpenAI-compatible endpoint. auto: Responses at OpenAI, elsewhere Chat Completions where there are any."""
+    effort: str = ""
+    """How hard a reasoning model thinks, such as "high"; "": as it likes."""
+    prices: dict[str, float] = {}
+    """Of a million tokens: `input`, `cached` (input that the server had cached) and `output`. Without them a cost is
+    known only where the server tells it."""
+    first_word: float = 300.0
+    """Until the first word of an answer; long, since a model that hides its reasoning is silent while it thinks."""
+    silence: float = 60.0
+    """Between two words of it."""
+    turn: float = 1800.0
+    """A whole turn, all requests of it."""
+    turn_tokens: int = 1_000_000
+    """Of one turn at most; then it is ended."""
+    attempts: int = 8
+    """Of one request, where the endpoint is in trouble."""
+    backoff: float = 2.0
+    """Before the second of them; it doubles up to `longest_wait`."""
+    longest_wait: float = 60.0
+    looks: int = 12
+    """Files and past experiments that an agent may read in a turn."""
+    mends: int = 3
+    """How often what cannot be used goes back to the agent in a turn."""
+
+
+PRICED = ("input", "cached", "output")
+
+
+class Caps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a study may come to in all; then it ends, after the experiment under way. None: without end."""
+
+    experiments: int | None = None
+    hours: float | None = None
+    """In which an engine ran and was not paused."""
+    tokens: int | None = None
+    """Of agents, in and out."""
+    cost: float | None = None
+    """Of agents, in the unit of the prices."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings as written. Times are in seconds, margins in the metric's unit."""
 
@@ -75,6 +121,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     agent: str = "search"
     max_failures: int = 5
     """After so many proposals in a row that came to nothing the study waits for a person."""
+    asking: Asking = Asking()
+    repairs: int = 1
+    """How often the agent may mend what crashed, within the same experiment."""
+    caps: Caps = Caps()
     environment: dict[str, str] = {}
     """Variables for the training command, beside the few it gets anyway."""
     silence: float = 300.0
@@ -162,7 +212,19 @@ def load(root: Path) -> Config:
     for limit in ("memory_gb", "disk_gb", "processes"):
         if (value := getattr(config.limits, limit)) is not None and not 0 < value < float("inf"):
             raise refuse("limits", f"{limit}: a number above 0 is wanted, not {value}")
-    for key, least in (("max_failures", 1), ("replicates", 1), ("confirmations", 2), ("sentinel", 0)):
+    for key in Caps.__struct_fields__:
+        if (value := getattr(config.caps, key)) is not None and not 0 < value < float("inf"):
+            raise refuse("caps", f"{key}: a number above 0 is wanted, not {value}")
+    for key in ("first_word", "silence", "turn", "turn_tokens", "attempts", "backoff", "longest_wait"):
+        if not 0 < (value := getattr(config.asking, key)) < float("inf"):
+            raise refuse("asking", f"{key}: a number above 0 is wanted, not {value}")
+    for key, least in (("briefing", 2000), ("looks", 0), ("mends", 0)):
+        if getattr(config.asking, key) < least:
+            raise refuse("asking", f"{key}: at least {least} is wanted")
+    for name, price in config.asking.prices.items():
+        if name not in PRICED or not 0 <= price < float("inf"):
+            raise refuse("asking", f"prices: {', '.join(PRICED)} are priced, each at 0 or more, not {name} = {price}")
+    for key, least in (("repairs", 0), ("max_failures", 1), ("replicates", 1), ("confirmations", 2), ("sentinel", 0)):
         if getattr(config, key) < least:
             raise refuse(key, f"at least {least} is wanted")
     if not 0 < config.false_keep < 1:

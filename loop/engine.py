@@ -13,26 +13,29 @@ import hashlib
 import os
 import shutil
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import watchfiles
+from msgspec.structs import replace
 
-from loop import breakpoints, drift, guard, judge
+from loop import breakpoints, caps, drift, guard, judge
 from loop import events as ev
-from loop.agents import Agent, Failed, Proposal, Status, Text, Thought, ToolUse
-from loop.briefing import brief
+from loop.agents import Agent, AgentEvent, Failed, Proposal, Status, Text, Thought, ToolUse, Used
+from loop.archive import Archive
 from loop.cautions import cautions
 from loop.constants import constant_changes
+from loop.desk import Desk
 from loop.events import AgentDelta, AnyEvent, AnyTelemetry, Change, Record
 from loop.journal import Journal, JournalFull
 from loop.judge import Judgement, More, Rules
 from loop.lane import Lane
 from loop.patch import EditError, apply_edits, count_lines, unified_diff
 from loop.results import Table
-from loop.state import BASELINE, Experiment, fold
+from loop.state import BASELINE, Experiment, Trial, Usage, fold
 from loop.study import Study
 from loop.trials.output import clean
 from loop.trials.telemetry import machine_samples
@@ -55,6 +58,13 @@ LITTLE = 2**20
 
 MENDING = (5.0, 300.0)
 """Seconds until a side task that failed is tried again: at first, and at most."""
+
+KINDS: dict[type[AgentEvent], Literal["thought", "text", "tool", "status"]] = {
+    Thought: "thought",
+    Text: "text",
+    ToolUse: "tool",
+    Status: "status",
+}
 
 Listener = Callable[[Record | AnyTelemetry], None]
 
@@ -87,6 +97,7 @@ class Engine:
         self._stopping: Literal["after", "now"] | None = None
         self._turn: asyncio.Task[Proposal | Failed] | None = None
         self.lane = Lane(study, workspace, self.state, record=self.record, publish=self._publish)
+        self._archive = Archive(study)
         self._table = Table()
         self._feedback: list[str] = []
         self._texts: dict[str, dict[str, str]] = {}
@@ -234,6 +245,9 @@ class Engine:
             and self.state.tried >= limit
         ):
             return f"{self._experiments} experiments done"
+        settled = (current is None or current.stage == "proposing") and self.state.measuring is None
+        if settled and not self._unsettled and self.state.best is not None:
+            return caps.reached(self.state, self.study.config.caps, time.time())
         return None
 
     async def _hold(self) -> bool:
@@ -313,18 +327,12 @@ class Engine:
         assert self.state.best is not None and self.state.best.commit is not None
         number, base = self._next_number(), self.state.best.commit
         await self.record(ev.ProposalStarted(number=number, base=base, agent=self._agent.name, spec=self.state.spec))
-        self._turn = asyncio.create_task(self._ask(number, base), name=f"proposal {number}")
-        try:
-            outcome = await self._turn
-        except asyncio.CancelledError:
-            if not self._turn.cancelled():
-                raise
+        outcome = await self._take_turn(number, base)
+        if outcome is None:
             return
-        finally:
-            self._turn = None
         if isinstance(outcome, Failed):
             wait = outcome.wait or min(2.0**self.state.failures, LONGEST_WAIT)
-            await self._proposal_failed(number, outcome.reason, wait)
+            await self._proposal_failed(number, outcome.reason, wait, away=outcome.away)
             return
         try:
             await self._accept(number, base, outcome)
@@ -332,45 +340,75 @@ class Engine:
             self._feedback.append(str(refusal))
             await self._proposal_failed(number, str(refusal), 0.0)
 
-    async def _ask(self, number: int, base: str) -> Proposal | Failed:
-        """One turn of the agent, its words told and kept as they come."""
-        context = {path: await self._text(base, path) for path in self.study.config.frozen}
-        baseline = self.state.baseline
+    async def _take_turn(self, number: int, base: str, crashed: Experiment | None = None) -> Proposal | Failed | None:
+        """One turn of the agent, on the files of commit `base`. None: a person ended it."""
+        self._turn = asyncio.create_task(self._ask(number, base, crashed), name=f"proposal {number}")
+        try:
+            return await self._turn
+        except asyncio.CancelledError:
+            if not self._turn.cancelled():
+                raise
+            return None
+        finally:
+            self._turn = None
+
+    async def _ask(self, number: int, base: str, crashed: Experiment | None) -> Proposal | Failed:
+        """One turn of the agent, its words told and kept as they come, and what it came to journalled."""
+        baseline, files = self.state.baseline, await self._editable_files(base)
         assert baseline is not None and baseline.commit is not None
-        briefing = brief(
+        desk = Desk(
+            self.study,
             self.state,
+            self._archive,
+            self._workspace,
             number=number,
+            base=base,
+            files=files,
+            guard=lambda changed: self._guard(number, files, changed),
+        )
+        briefing = await desk.brief(
             program=await asyncio.to_thread(self.study.spec(self.state.spec).read_text),
-            files=await self._editable_files(base),
-            context=context,
+            context={path: await self._text(base, path) for path in self.study.config.frozen},
             baseline_files=await self._editable_files(baseline.commit),
             feedback=self._feedback,
+            crashed=crashed,
         )
+        began, used = time.monotonic(), ev.AgentUsed(number=number, agent=self._agent.name)
+        outcome: Proposal | Failed = Failed(reason="the agent ended its turn without a proposal")
         path = self.study.reasoning(number)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as words:
             try:
-                async for event in self._agent.propose(briefing):
-                    match event:
-                        case Proposal() | Failed():
-                            return event
-                        case Thought():
-                            delta = AgentDelta(number=number, kind="thought", text=clean(event.text))
-                        case Text():
-                            delta = AgentDelta(number=number, kind="text", text=clean(event.text))
-                        case ToolUse():
-                            delta = AgentDelta(number=number, kind="tool", text=clean(event.text))
-                        case Status():
-                            delta = AgentDelta(number=number, kind="status", text=clean(event.text))
-                    words.write(delta.text)
-                    words.flush()
-                    self._publish(delta)
+                async with contextlib.aclosing(self._agent.propose(briefing, desk)) as turn:
+                    async for event in turn:
+                        match event:
+                            case Proposal() | Failed():
+                                outcome = event
+                                break
+                            case Used():
+                                used = _with(used, event)
+                                if self._cap_reached(used) is None:
+                                    continue
+                                outcome = Failed(reason="the turn was ended, since a cap of the study is reached")
+                                break
+                        delta = AgentDelta(number=number, kind=KINDS[type(event)], text=clean(event.text))
+                        words.write(delta.text)
+                        words.flush()
+                        self._publish(delta)
             except Exception as error:
                 if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                     raise  # Where the words are kept; it is none of the agent's.
                 # A back-end's bug must cost a turn, not the night.
-                return Failed(reason=f"the agent failed: {type(error).__name__}: {clean(str(error))}")
-        return Failed(reason="the agent ended its turn without a proposal")
+                outcome = Failed(reason=f"the agent failed: {type(error).__name__}: {clean(str(error))}")
+            finally:
+                if used.requests:
+                    usable = True if isinstance(outcome, Proposal) else False if outcome.mends else None
+                    told = replace(used, mends=outcome.mends, usable=usable, seconds=time.monotonic() - began)
+                    await self.record(told)
+        return outcome
+
+    def _cap_reached(self, used: ev.AgentUsed) -> str | None:
+        return caps.reached(self.state, self.study.config.caps, time.time(), Usage().plus(used))
 
     async def _accept(self, number: int, base: str, proposal: Proposal) -> None:
         """Guard, commit and journal a proposal. Raises: EditError, guard.Refused."""
@@ -411,28 +449,24 @@ class Engine:
         hypothesis: str,
         effect: str,
         by: Literal["agent", "person"] = "agent",
+        repairs: Experiment | None = None,
     ) -> ev.Proposed:
-        """Guard and commit what an experiment changes, path to new text. Raises: guard.Refused."""
+        """Guard and commit what an experiment changes against `base`, path to new text. Raises: guard.Refused.
+
+        `repairs`: the experiment that crashed, on whose commit this one then stands.
+        """
         files, config = await self._editable_files(base), self.study.config
-        tried = {
-            experiment.fingerprint: experiment
-            for experiment in self.state.experiments
-            if experiment.fingerprint and experiment.number != number
-        }
-        mark = guard.check(
-            files,
-            changed,
-            editable=config.editable,
-            frozen=config.frozen,
-            tried=tried,
-            repeats=config.repeats == "rerun",
-        )
+        mark = self._guard(number, files, changed)
         diff = unified_diff(files, changed)
         await asyncio.to_thread(_write, self.study.diff(number), diff)
         self._publish(ev.DraftDiff(number=number, diff=diff))
         who = self._agent.name if by == "agent" else f"{self._agent.name}, amended by a person"
         message = f"{number:04d}: {hypothesis}\n\nExpected: {effect}\nAgent: {who}\nSpec: {self.state.spec}\n"
-        commit = await asyncio.to_thread(self._workspace.commit, base, changed, message)
+        parent, texts = base, changed
+        if repairs is not None and repairs.commit is not None:
+            message = f"{number:04d}, repair {repairs.repairs}: {message[6:]}"
+            parent, texts = repairs.commit, {**files, **changed}
+        commit = await asyncio.to_thread(self._workspace.commit, parent, texts, message)
         added, removed = count_lines(diff)
         moved: tuple[Change, ...] = ()
         for path in sorted(changed):
@@ -449,6 +483,24 @@ class Engine:
             fingerprint=mark,
             cautions=await asyncio.to_thread(cautions, files, changed, metric=config.metric),
             by=by,
+            repair=repairs.repairs if repairs else 0,
+        )
+
+    def _guard(self, number: int, files: Mapping[str, str], changed: Mapping[str, str]) -> str:
+        """The fingerprint of the `files` once they are `changed`. Raises: guard.Refused."""
+        config = self.study.config
+        tried = {
+            experiment.fingerprint: experiment
+            for experiment in self.state.experiments
+            if experiment.fingerprint and experiment.number != number
+        }
+        return guard.check(
+            files,
+            changed,
+            editable=config.editable,
+            frozen=config.frozen,
+            tried=tried,
+            repeats=config.repeats == "rerun",
         )
 
     async def _propose_for_good(self, proposed: ev.Proposed) -> None:
@@ -466,10 +518,10 @@ class Engine:
                 await self.record(ev.Paused(by="engine", reason=clean(reason)))
                 return
 
-    async def _proposal_failed(self, number: int, reason: str, wait: float) -> None:
+    async def _proposal_failed(self, number: int, reason: str, wait: float, *, away: bool = False) -> None:
         reason = clean(reason)
-        await self.record(ev.ProposalFailed(number=number, reason=reason, wait=wait))
-        if self.state.failures >= self.study.config.max_failures:
+        await self.record(ev.ProposalFailed(number=number, reason=reason, wait=wait, away=away))
+        if not away and self.state.failures >= self.study.config.max_failures:
             await self.record(
                 ev.Paused(
                     by="engine",
@@ -525,6 +577,8 @@ class Engine:
         if trial.outcome in ("lost", "killed") and again:
             await self._measure(experiment, trial.seed)
             return
+        if trial.outcome == "crash" and await self._repair(experiment, trial):
+            return
         if trial.outcome != "ok":
             verdict = judge.crashed(trial.reason)
         elif trial.colour == "red":
@@ -559,6 +613,45 @@ class Engine:
         if self.state.best is None:
             said = f"the unchanged script does not run: {verdict.reason}. Mend it, commit, and resume"
             await self.record(ev.Paused(by="engine", reason=said))
+
+    async def _repair(self, experiment: Experiment, trial: Trial) -> bool:
+        """Let the agent mend what crashed. False: it is not to, or could not."""
+        number, agent, attempt = experiment.number, self._agent, experiment.repairs + 1
+        wanted = agent.repairs and experiment.agent == agent.name and attempt <= self.study.config.repairs
+        if not wanted or self._stopping or experiment.commit is None or self.state.best is None:
+            return False
+        if self._cap_reached(ev.AgentUsed(number=number, agent=agent.name)):
+            return False
+        await self.record(ev.RepairStarted(number=number, attempt=attempt, agent=agent.name))
+        experiment = self.state.experiments[number]
+        outcome = await self._take_turn(number, experiment.commit or "", experiment)
+        if outcome is None:
+            return True
+        if isinstance(outcome, Failed):
+            if outcome.away:
+                await self._proposal_failed(number, outcome.reason, outcome.wait, away=True)
+                return True
+            await self.record(ev.Warned(text=f"{number:04d} is not repaired: {clean(outcome.reason)}"))
+            return False
+        crashed = await self._editable_files(experiment.commit or "")
+        before = await self._editable_files(experiment.base)
+        try:
+            after = {**crashed, **apply_edits(crashed, outcome.edits)}
+            proposed = await self._prepare(
+                number,
+                experiment.base,
+                {path: text for path, text in after.items() if text != before[path]},
+                hypothesis=experiment.hypothesis,
+                effect=experiment.expected_effect,
+                repairs=experiment,
+            )
+        except (EditError, guard.Refused) as refusal:
+            await self.record(ev.Warned(text=f"{number:04d} is not repaired: {clean(str(refusal))}"))
+            return False
+        async with self.deciding:
+            if self.state.experiments[number].stage != "decided":
+                await self._propose_for_good(proposed)
+        return True
 
     def _compare(self, experiment: Experiment, best: Experiment | None) -> Judgement | More:
         config, trial = self.study.config, experiment.trial
@@ -703,6 +796,19 @@ def _simpler(experiment: Experiment, best: Experiment | None) -> bool:
         return best is not None
     own, its = experiment.memory_gb, best.memory_gb
     return bool(own and its and own < LIGHTER * its and experiment.added <= experiment.removed)
+
+
+def _with(used: ev.AgentUsed, more: Used) -> ev.AgentUsed:
+    """With one more request."""
+    return replace(
+        used,
+        requests=used.requests + 1,
+        input=used.input + more.input,
+        cached=used.cached + more.cached,
+        output=used.output + more.output,
+        cost=used.cost + (more.cost or 0.0),
+        unpriced=used.unpriced + (more.input + more.output if more.cost is None else 0),
+    )
 
 
 def _new_seed(best: Experiment) -> int:

@@ -110,6 +110,8 @@ class Proposed(Event, frozen=True):
     """Of the editable files as they then stand, formatting ignored: equal ones are the same experiment."""
     cautions: tuple[Caution, ...] = ()
     by: Literal["agent", "person"] = "agent"
+    repair: int = 0
+    """The how-manieth repair of what crashed it is, from 1; its earlier trials do not count. 0: the proposal itself."""
 
 
 class Approved(Event, frozen=True):
@@ -124,6 +126,37 @@ class ProposalFailed(Event, frozen=True):
     number: int
     reason: str
     wait: float = 0.0
+    away: bool = False
+    """The agent could not be reached, which is no fault of its proposals."""
+
+
+class RepairStarted(Event, frozen=True):
+    """The agent was asked to mend what crashed; `attempt` counts from 1."""
+
+    number: int
+    attempt: int
+    agent: str
+
+
+class AgentUsed(Event, frozen=True):
+    """What one turn of an agent came to, whatever became of it. Tokens; `cached` are among `input`.
+
+    `cost` is the sum of what is known, `unpriced` the tokens of which it is not. `seconds` are the turn's.
+    """
+
+    number: int
+    agent: str
+    requests: int = 0
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+    cost: float = 0.0
+    unpriced: int = 0
+    seconds: float = 0.0
+    mends: int = 0
+    """How often an answer went back because its edits, or the answer itself, could not be used."""
+    usable: bool | None = None
+    """Whether it came to edits that can be run; None: it never answered."""
 
 
 class TrialStarted(Event, frozen=True):
@@ -274,6 +307,8 @@ AnyEvent = (
     | Proposed
     | Approved
     | ProposalFailed
+    | RepairStarted
+    | AgentUsed
     | TrialStarted
     | TrialPaused
     | TrialResumed

@@ -121,8 +121,8 @@ class Inbox:
             await engine.decide(
                 ev.Decided(number=number, verdict="reject", reason=why, by="person", value=experiment.mean)
             )
+        engine.end_turn()
         if experiment.stage == "proposing":
-            engine.end_turn()
             return Reply(ok=True, text=f"rejected {number:04d} while it was being proposed")
         if measuring and await engine.lane.kill(f"rejected: {why}"):
             return Reply(ok=True, text=f"rejected {number:04d}; its training has ended, every process of it")

@@ -24,6 +24,56 @@ BASELINE = "baseline"
 """The agent's name of an experiment that measures the script as it stands."""
 
 
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What turns of an agent came to in all, and how often what they proposed could be run. Tokens, seconds."""
+
+    turns: int = 0
+    requests: int = 0
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+    cost: float = 0.0
+    unpriced: int = 0
+    """Tokens of which the cost is not known."""
+    seconds: float = 0.0
+    first: int = 0
+    """Turns whose first answer could be run,"""
+    mended: int = 0
+    """whose later one could,"""
+    unusable: int = 0
+    """and whose none could. A turn in which the agent never answered is none of them."""
+
+    @property
+    def tokens(self) -> int:
+        return self.input + self.output
+
+    @property
+    def first_share(self) -> float | None:
+        """Of the turns with an answer, those where the first could be run; None where there was none."""
+        return self.first / answered if (answered := self.first + self.mended + self.unusable) else None
+
+    @property
+    def usable_share(self) -> float | None:
+        """The same of the first or a later one."""
+        return (self.first + self.mended) / answered if (answered := self.first + self.mended + self.unusable) else None
+
+    def plus(self, event: ev.AgentUsed) -> Usage:
+        """With one more turn."""
+        return Usage(
+            turns=self.turns + 1,
+            requests=self.requests + event.requests,
+            input=self.input + event.input,
+            cached=self.cached + event.cached,
+            output=self.output + event.output,
+            cost=self.cost + event.cost,
+            unpriced=self.unpriced + event.unpriced,
+            seconds=self.seconds + event.seconds,
+            first=self.first + (event.usable is True and not event.mends),
+            mended=self.mended + (event.usable is True and event.mends > 0),
+            unusable=self.unusable + (event.usable is False),
+        )
+
+
 class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One execution of the training command. Times are seconds since the epoch."""
 
@@ -77,12 +127,16 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     removed: int = 0
     fingerprint: str = ""
     cautions: tuple[Caution, ...] = ()
+    used: Usage = Usage()
+    """What the agent's turns for it came to."""
+    repairs: int = 0
+    """How often the agent was asked to mend what crashed."""
     amended: bool = False
     """A person changed the agent's patch."""
     approved: bool = False
     trials: tuple[Trial, ...] = ()
     counted_from: int = 1
-    """Earlier trials do not count: the machine has changed since, or the verdict on them was undone."""
+    """Earlier trials do not count: the machine or the code has changed since, or the verdict on them was undone."""
     verdict: Verdict | None = None
     reason: str = ""
     by: Author = "judge"
@@ -172,8 +226,14 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The experiment of the latest verdict as it was before that, while it can be undone."""
     incumbent_before: int | None = None
     notes: list[str] = []
+    usage: dict[str, Usage] = {}
+    """What each agent's turns came to."""
+    ran: float = 0.0
+    """Seconds, up to the latest record, in which an engine ran and was not paused."""
     failures: int = 0
     """Proposals in a row that came to nothing."""
+    away: bool = False
+    """Whether the agent could not be reached when it was asked last."""
     last_failure: str = ""
     retry_at: float | None = None
     warnings: list[str] = []
@@ -206,6 +266,12 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     def needs_audit(self, trial: Trial) -> bool:
         return bool(self.audit) and trial.outcome == "ok" and trial.colour is None
+
+    @property
+    def used(self) -> Usage:
+        """What all agents came to."""
+        names = Usage.__struct_fields__
+        return Usage(**{name: sum(getattr(usage, name) for usage in self.usage.values()) for name in names})
 
     @property
     def noise(self) -> Noise:
@@ -243,8 +309,10 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     def apply(self, record: Record) -> None:
         """Move on by one record. Records must come in the order of the journal."""
-        self.seq, self.time = record.seq, record.time
         event = record.event
+        if self.mode == "running" and not isinstance(event, ev.EngineStarted):
+            self.ran += max(0.0, record.time - self.time)
+        self.seq, self.time = record.seq, record.time
         match event:
             case ev.StudyOpened():
                 self.tag, self.branch, self.base = event.tag, event.branch, event.base
@@ -255,7 +323,7 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
                 self.agent, self.engine_pid, self.engine_host = event.agent, event.pid, event.host
                 self.engine_started, self.sandbox = record.time, event.sandbox
                 self.mode, self.mode_reason, self.steps = "running", "", 0
-                self.failures, self.last_failure, self.retry_at = 0, "", None
+                self.failures, self.last_failure, self.retry_at, self.away = 0, "", None, False
                 self.limit = None if event.experiments is None else self.tried + event.experiments
             case ev.EngineStopped():
                 self.mode, self.mode_reason, self.engine_pid = "stopped", event.reason, 0
@@ -266,7 +334,8 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
                 if event.number == len(self.experiments):
                     self.experiments.append(_begin(event, record.time))
                 else:
-                    self.experiments[event.number] = _begin(event, record.time)
+                    used = self.experiments[event.number].used
+                    self.experiments[event.number] = replace(_begin(event, record.time), used=used)
             case ev.Proposed():
                 self._update(
                     event.number,
@@ -281,12 +350,22 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
                     cautions=event.cautions,
                     amended=event.by == "person",
                 )
-                self.failures, self.last_failure, self.retry_at = 0, "", None
+                if event.repair:
+                    counted_from = len(self.experiments[event.number].trials) + 1
+                    self._update(event.number, approved=False, counted_from=counted_from)
+                self.failures, self.last_failure, self.retry_at, self.away = 0, "", None, False
             case ev.Approved():
                 self._update(event.number, approved=True)
             case ev.ProposalFailed():
-                self.failures += 1
-                self.last_failure, self.retry_at = event.reason, record.time + event.wait
+                self.failures += not event.away
+                self.last_failure, self.retry_at, self.away = event.reason, record.time + event.wait, event.away
+                if event.away and (repairs := self.experiments[event.number].repairs):
+                    self._update(event.number, repairs=repairs - 1)  # It was not heard.
+            case ev.RepairStarted():
+                self._update(event.number, repairs=event.attempt)
+            case ev.AgentUsed():
+                self.usage = {**self.usage, event.agent: self.usage.get(event.agent, Usage()).plus(event)}
+                self._update(event.number, used=self.experiments[event.number].used.plus(event))
             case ev.TrialStarted():
                 self._pass_gate()
                 trial = Trial(

@@ -54,6 +54,11 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     def reasoning(self, number: int) -> Path:
         return self.experiment(number) / "reasoning.md"
 
+    @property
+    def worktree(self) -> Path:
+        """Where an agent that wants files works; made anew for each of its turns."""
+        return self.folder / "worktree"
+
     def trial(self, number: int, trial: int) -> Path:
         """The runner's own folder of a trial."""
         return self.experiment(number) / f"trial-{trial}"

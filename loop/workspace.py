@@ -165,6 +165,19 @@ class Workspace:
             self._git("read-tree", commit, env=environment)
             self._git("checkout-index", "--all", f"--prefix={folder}/", env=environment)
 
+    def worktree(self, commit: str, folder: Path) -> None:
+        """A repository of its own in `folder`, made anew, with the files of `commit` to work on.
+
+        It reads the objects of the person's repository and shares nothing else with it: whatever is done with git in
+        there reaches no ref, no index and no stash of theirs.
+        """
+        shutil.rmtree(folder, ignore_errors=True)
+        self._git("init", "--quiet", "--template=", str(folder))
+        objects = Path(self._repo.common_dir).resolve() / "objects"
+        (folder / ".git" / "objects" / "info").mkdir(parents=True, exist_ok=True)
+        (folder / ".git" / "objects" / "info" / "alternates").write_text(f"{objects}\n")
+        self._git("-C", str(folder), "checkout", "--quiet", "-B", "proposal", commit)
+
     def _git(self, *arguments: str, env: Mapping[str, str] = {}, **options: Any) -> str:
         command = ["git", *(part for setting in _SETTINGS for part in ("-c", setting)), *arguments]
         deadline = time.monotonic() + LOCK_PATIENCE

@@ -93,6 +93,8 @@ def line(record: Record, state: StudyState) -> str | None:
             return opening(state)
         case ev.ProposalStarted() if event.agent != BASELINE:
             said = f"{words.name(event.number)} {event.agent} proposes"
+        case ev.Proposed(repair=int(attempt)) if attempt:
+            said = f"{words.name(event.number)} repaired, attempt {attempt}"
         case ev.Proposed():
             effect = f"; expected: {event.expected_effect}" if event.expected_effect else ""
             said = f"{words.name(event.number)} proposed: {event.hypothesis}{effect}"
@@ -172,6 +174,9 @@ def _standing(state: StudyState) -> list[tuple[str, str]]:
         rows.append(("gain", gained + (f", ± {words.spread(error)}" if error else "")))
     if (luck := words.noise(state)) is not None:
         rows.append(("noise", luck))
+    rows += [
+        ("agent", f"{agent}: {words.bill(used)}; edits: {words.edits(used)}") for agent, used in state.usage.items()
+    ]
     if (audits := words.audits(state)) is not None:
         rows.append(("audits", audits))
     return rows
@@ -197,6 +202,7 @@ def as_json(state: StudyState, *, alive: bool) -> str:
         "gain": state.gain,
         "counts": state.counts(),
         "noise": asdict(state.noise),
+        "used": state.used,
     }
     body = {name: getattr(state, name) for name in StudyState.__struct_fields__}
     return msgspec.json.format(msgspec.json.encode({**body, **derived}), indent=2).decode()

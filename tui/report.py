@@ -26,6 +26,7 @@ def report(state: StudyState, standing: str) -> str:
         _table(("#", state.metric, "GiB", "verdict", "change"), _front(state)),
         "## By version of program.md",
         _table(("version", "experiments", "kept", "gain"), _by_spec(state)),
+        *_by_agent(state),
         "## What failed last",
         _table(("#", "verdict", "why", "change"), _failed(state)),
     ]
@@ -82,6 +83,14 @@ def _by_spec(state: StudyState) -> Iterable[Sequence[str]]:
         kept = [one for one in tried if one.spec == spec and one.verdict == "keep" and one.delta is not None]
         gain = sum(state.better_by(one.delta or 0.0, 0.0) for one in kept)
         yield str(spec), str(count), str(len(kept)), f"{gain:.4f}" if kept else words.NOTHING
+
+
+def _by_agent(state: StudyState) -> list[str]:
+    rows = [
+        (agent, str(used.turns), words.bill(used), words.edits(used), words.duration(used.seconds))
+        for agent, used in state.usage.items()
+    ]
+    return ["## By agent", _table(("agent", "turns", "used", "edits that could be run", "time"), rows)] if rows else []
 
 
 def _failed(state: StudyState) -> Iterable[Sequence[str]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from loop import events as ev
 from loop.events import Colour, Record, Step
-from loop.state import BASELINE, Experiment, StudyState, Trial
+from loop.state import BASELINE, Experiment, StudyState, Trial, Usage
 from loop.trials.output import clean as clean
 
 NOTHING = "—"
@@ -222,6 +222,8 @@ def activity(state: StudyState, step: Step | None, now: float) -> str:
             return _proposing(state, title, now)
         case "proposed":
             return f"{title} is proposed, its training comes next"
+        case "trained" if current.repairs and current.trial and current.trial.outcome == "crash":
+            return f"{title} crashed, and is repaired"
         case _:
             return f"{title} is trained; its verdict, or one more seed, comes next"
 
@@ -264,12 +266,14 @@ def _held(state: StudyState) -> bool:
 
 
 def _proposing(state: StudyState, title: str, now: float) -> str:
-    if not state.failures:
+    if not state.failures and not state.away:
         return f"proposing {title}"
     why = one_line(state.last_failure)
     if state.retry_at is not None and state.retry_at > now:
         return f"asks for {title} again in {duration(state.retry_at - now)} · {why}"
-    return f"proposing {title}, attempt {state.failures + 1} · {why}"
+    return (
+        f"proposing {title}, attempt {state.failures + 1} · {why}" if state.failures else f"proposing {title} · {why}"
+    )
 
 
 def happened(record: Record) -> str | None:
@@ -283,7 +287,12 @@ def happened(record: Record) -> str | None:
         case ev.SpecChanged():
             said = f"program.md version {event.version}"
         case ev.ProposalFailed():
-            said = f"{name(event.number)} proposal failed: {event.reason}"
+            what = "waits for its agent" if event.away else "proposal failed"
+            said = f"{name(event.number)} {what}: {event.reason}"
+        case ev.RepairStarted():
+            said = f"{name(event.number)} crashed; {event.agent} repairs it, attempt {event.attempt}"
+        case ev.AgentUsed() if event.input + event.output:
+            said = f"{name(event.number)} took {bill(Usage().plus(event))}"
         case ev.TrialStarted():
             again = f", trial {event.trial}" if event.trial > 1 else ""
             said = f"{name(event.number)} trains, seed {event.seed}{again}"
@@ -324,6 +333,23 @@ def audited(event: ev.Audited) -> str:
 def clock(moment: float) -> str:
     """The local time of day."""
     return time.strftime("%H:%M:%S", time.localtime(moment))
+
+
+def bill(usage: Usage) -> str:
+    """Tokens and cost: `12.3 k tokens, 0.042`, and of how many of them the cost is not known."""
+    said = f"{amount(usage.tokens)} tokens"
+    if usage.cost:
+        said += f", cost {usage.cost:.3f}"
+        if usage.unpriced:
+            said += f" and that of {amount(usage.unpriced)} tokens unknown"
+    return said
+
+
+def edits(usage: Usage) -> str:
+    """How often what an agent proposed could be run."""
+    if usage.first_share is None or usage.usable_share is None:
+        return NOTHING
+    return f"{100 * usage.first_share:.0f} % at the first try, {100 * usage.usable_share:.0f} % after mending"
 
 
 def farewell(state: StudyState, *, connected: bool) -> str:

@@ -1,4 +1,7 @@
-"""The agent over an OpenAI-compatible API: OpenAI, vLLM, Ollama, DeepSeek, OpenRouter. One tool, streamed.
+"""The agent over an OpenAI-compatible API: OpenAI, vLLM, Ollama, llama.cpp, LM Studio, DeepSeek, OpenRouter.
+
+A turn is a short conversation: the model may read, then it proposes, and what cannot be used goes back to it. Which of
+the two protocols carries it is a matter of `chat` and `responses`; clocks, retries and prices are one for both.
 
 The endpoint is OPENAI_BASE_URL, the key OPENAI_API_KEY or what stands in the file OPENAI_API_KEY_FILE, as the engine's
 environment has them. The key goes into the request's header and nowhere else: each event leaves through `_safe`.
@@ -7,25 +10,39 @@ environment has them. The key goes into the request's header and nowhere else: e
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-import msgspec
 import openai
-from openai.types.chat import ChatCompletionMessageParam
 
-from loop.agents import AgentEvent, Failed, Proposal, Status, Unavailable
-from loop.agents.prompt import SYSTEM, TOOL, ask, shorten
-from loop.agents.reply import Reply, masked, read
-from loop.briefing import Briefing
+from loop.agents import (
+    AgentEvent,
+    Desk,
+    Failed,
+    Known,
+    Proposal,
+    Status,
+    Text,
+    Thought,
+    ToolUse,
+    Unavailable,
+    Used,
+    chat,
+    responses,
+)
+from loop.agents.prompt import PROBE, PROPOSE, TOOLS, read_file
+from loop.agents.reply import Call, Item, Reply, Shown, Told, Trouble, masked, priced, read
+from loop.briefing import Briefing, compose, shorten
+from loop.config import Asking
 from loop.patch import Edit
 
 DEFAULT_ENDPOINT = "https://api.openai.com/v1"
@@ -38,188 +55,285 @@ FOR_A_PERSON = 900.0
 FOR_THE_SERVER = 60.0
 """Seconds until asking again may help, where a person has to act and where a server has to recover."""
 
+FOR_THE_USAGE = 5.0
+"""Seconds that a server may take, once it has said everything, to tell what that came to."""
+
+OPTIONS = ("tool", "stream_options", "reasoning")
+"""What a server may not take, as its refusal names it; then it is asked without."""
+
+Protocol = Literal["chat", "responses"]
+MODULES: dict[Protocol, Any] = {"chat": chat, "responses": responses}
+TITLES: dict[Protocol, str] = {"chat": "Chat Completions", "responses": "the Responses API"}
+
 T = TypeVar("T")
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How long and how often; times are in seconds."""
-
-    first_word: float = 300.0
-    """Long, since a model that hides its reasoning is silent while it thinks."""
-    idle: float = 60.0
-    turn: float = 1200.0
-    attempts: int = 8
-    backoff: float = 2.0
-    longest_wait: float = 60.0
-    repairs: int = 3
-
-
-class _Trouble(Exception):
-    """A request came to nothing. `again`: it may be tried in this turn; `wait`: after so many seconds, if told."""
-
-    def __init__(self, reason: str, *, again: bool, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.reason, self.again, self.wait = reason, again, wait
-
-
 class OpenAIAgent:
-    """See the module's words. It keeps nothing between turns but whether the model takes tools.
+    """See the module's words. Between turns it keeps only what it has found out about the server.
 
     Raises: Unavailable.
     """
 
+    repairs = True
+
     def __init__(
-        self, model: str, *, limits: Limits | None = None, environment: Mapping[str, str] = os.environ
+        self, model: str, *, asking: Asking | None = None, environment: Mapping[str, str] = os.environ
     ) -> None:
         self.name = f"openai:{model}"
         self._model = model
-        self._limits = limits or Limits()
+        self._asking = asking or Asking()
         self._environment = environment
         self._endpoint = environment.get("OPENAI_BASE_URL") or DEFAULT_ENDPOINT
         # Without user and password, which a URL may carry.
         self._host = urlsplit(self._endpoint).netloc.rpartition("@")[2]
         if not self._host or not self._endpoint.startswith(("http://", "https://")):
             raise Unavailable("OPENAI_BASE_URL is no URL; one such as http://localhost:8000/v1 is wanted")
-        self._tools = True
+        self._without: set[str] = set()
+        self._protocol: Protocol = "responses" if self._host == urlsplit(DEFAULT_ENDPOINT).netloc else "chat"
+        self._settled = False
+        """Whether the server has answered by this protocol, or the settings name it."""
+        if self._asking.protocol != "auto":
+            self._protocol, self._settled = self._asking.protocol, True
+        self._first_refusal: Trouble | None = None
+        """Of the one protocol, while the other is tried."""
         self._key = _key(environment, self._endpoint)
 
-    async def propose(self, briefing: Briefing) -> AsyncIterator[AgentEvent]:
+    async def propose(self, briefing: Briefing, desk: Desk) -> AsyncGenerator[AgentEvent, None]:
         try:
             # Read anew each turn: a key file may have been mended, or its key changed.
             self._key = _key(self._environment, self._endpoint)
         except Unavailable as unavailable:
             yield Failed(str(unavailable), FOR_A_PERSON)
             return
-        async with aclosing(self._turn(briefing)) as turn:
+        async with aclosing(self._turn(briefing, desk)) as turn:
             async for event in turn:
                 yield _safe(event, self._key)
 
-    async def _turn(self, briefing: Briefing) -> AsyncGenerator[AgentEvent, None]:
-        deadline = asyncio.get_running_loop().time() + self._limits.turn
-        messages: list[ChatCompletionMessageParam] = [
-            {"role": "system", "content": SYSTEM},
-            {"role": "user", "content": ask(briefing)},
-        ]
-        replies = 1 + self._limits.repairs
-        problem = ""
+    async def probe(self) -> tuple[str, ...]:
+        """Ask the model for next to nothing, and say in sentences how it answers. Raises: Unavailable."""
+        began, first, thought = time.monotonic(), 0.0, False
+        reply = Reply(self._key)
+        try:
+            async with self._client() as client, aclosing(self._ask(client, [Told(PROBE)], [PROPOSE], began)) as events:
+                async for event in events:
+                    first = first or (time.monotonic() if isinstance(event, Thought | Text | ToolUse) else 0.0)
+                    thought = thought or isinstance(event, Thought)
+                    reply = event if isinstance(event, Reply) else reply
+        except Trouble as trouble:
+            raise Unavailable(masked(trouble.reason, self._key)) from None
+        said = [f"{self._host} answers by {TITLES[self._protocol]}, the first word after {first - began:.1f} s"]
+        said.append("it calls tools" if reply.calls else "it calls no tools, so that it is read for a block of JSON")
+        said.append("it shows its reasoning" if thought else "it shows no reasoning")
+        if reply.used is None:
+            said.append("it does not tell how many tokens were used, so that no cap on them can hold")
+        elif priced(reply.used, self._asking.prices).cost is None:
+            said.append("its cost is not known; prices under [tool.labtop.asking] would tell it")
+        return tuple(masked(line, self._key) for line in said)
+
+    def _client(self) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(
+            # Explicit, so that the SDK looks up nothing in the environment; a local endpoint takes any key.
+            api_key=self._key or "none",
+            base_url=self._endpoint,
+            # The retries and the clocks are ours: each wait has to be seen, and the SDK's clocks see no drip.
+            max_retries=0,
+            timeout=openai.Timeout(None, connect=15.0),
+        )
+
+    async def _turn(self, briefing: Briefing, desk: Desk) -> AsyncGenerator[AgentEvent, None]:
+        asking, began = self._asking, asyncio.get_running_loop().time()
+        items: list[Item] = [Told(compose(briefing, asking.briefing))]
+        looks, mends, spent, problem = 0, 0, 0, ""
         outcome: Proposal | Failed | None = None
         try:
-            async with openai.AsyncOpenAI(
-                # Explicit, so that the SDK looks up nothing in the environment; a local endpoint takes any key.
-                api_key=self._key or "none",
-                base_url=self._endpoint,
-                # The retries and the clocks are ours: each wait has to be seen, and the SDK's clocks see no drip.
-                max_retries=0,
-                timeout=openai.Timeout(None, connect=15.0),
-            ) as client:
-                for _ in range(replies):
+            async with self._client() as client:
+                while outcome is None and mends <= asking.mends:
+                    if spent > asking.turn_tokens:
+                        outcome = Failed(f"the turn was ended after {spent} tokens, over {asking.turn_tokens}")
+                        break
                     reply = Reply(self._key)
-                    async with aclosing(self._ask(client, messages, deadline)) as events:
+                    tools = list(TOOLS) if looks < asking.looks else [PROPOSE]
+                    async with aclosing(self._ask(client, items, tools, began)) as events:
                         async for event in events:
                             if isinstance(event, Reply):
                                 reply = event
-                            else:
-                                yield event
+                                continue
+                            if isinstance(event, Used):
+                                spent += event.input + event.output
+                            yield event
+                    if (calls := reply.looks) and looks < asking.looks and _well_formed(calls):
+                        items.append(reply)
+                        for call in calls:
+                            looks += 1
+                            said, shown = await self._look(call, briefing, desk)
+                            yield ToolUse(f"{said}\n")
+                            items.append(Shown(call.id, shown))
+                        continue
                     try:
-                        outcome = read(reply, briefing)
+                        proposal = read(reply)
+                        await desk.check(proposal.edits)
+                        outcome = Proposal(proposal.hypothesis, proposal.expected_effect, proposal.edits, mends)
                         break
+                    except Known as known:
+                        problem = str(known)
+                        yield Status("the proposal goes back once: something like it was tried\n")
                     except ValueError as error:
-                        problem = f"{reply.cut}{error}"
-                    yield Status(f"the proposal goes back: {self._told(problem, 200)}\n")
-                    # As plain text: servers choke on a history whose tool calls hold malformed arguments.
-                    messages += [
-                        {"role": "assistant", "content": reply.transcript},
-                        {"role": "user", "content": f"Not usable: {problem}\n\nMend it and propose again, in full."},
-                    ]
-        except _Trouble as trouble:
-            outcome = Failed(trouble.reason, trouble.wait)
-        yield outcome or Failed(f"no usable proposal in {replies} replies; the last: {self._told(problem)}")
+                        mends += 1
+                        problem = f"Not usable: {reply.cut}{error}\n\nMend it and propose again, in full."
+                        yield Status(f"the proposal goes back: {self._told(f'{reply.cut}{error}', 200)}\n")
+                    reply.plain = True
+                    items += [reply, Told(problem)]
+        except Trouble as trouble:
+            outcome = Failed(trouble.reason, trouble.wait, trouble.away, mends)
+        said = f"no usable proposal in {mends} replies; the last: {self._told(problem)}"
+        yield outcome or Failed(said, mends=mends)
+
+    async def _look(self, call: Call, briefing: Briefing, desk: Desk) -> tuple[str, str]:
+        """What a call reads: a line on it, and what it brings."""
+        wanted = call.known or {}
+        try:
+            if call.name == "read_file":
+                path, first = str(wanted.get("path", "")), wanted.get("first")
+                said = f"read_file {shorten(path, 100)}"
+                return said, read_file(briefing, path, first if isinstance(first, int) else 1)
+            number = wanted.get("number")
+            said = f"{call.name[:40]} {number}"
+            if call.name != "read_experiment":
+                raise ValueError(f"there is no tool {call.name[:60]}; there are: {', '.join(TOOLS)}")
+            if not isinstance(number, int):
+                raise ValueError("`number` is a whole number")
+            return said, await desk.experiment(number)
+        except ValueError as error:
+            return said, f"error: {error}"
 
     async def _ask(
-        self, client: openai.AsyncOpenAI, messages: list[ChatCompletionMessageParam], deadline: float
+        self, client: openai.AsyncOpenAI, items: list[Item], tools: list[str], began: float
     ) -> AsyncGenerator[AgentEvent | Reply, None]:
-        """One reply, which comes last, whatever number of requests it takes. Raises: _Trouble."""
-        limits = self._limits
-        for attempt in range(1, limits.attempts + 1):
+        """One reply, which comes last, whatever number of requests it takes. Raises: Trouble."""
+        asking, deadline, attempt = self._asking, began + self._asking.turn, 0
+        while True:
             try:
-                async with aclosing(self._stream(client, messages, deadline)) as events:
+                async with aclosing(self._stream(client, items, tools, deadline)) as events:
                     async for event in events:
                         yield event
+                self._settled, self._first_refusal = True, None
                 return
             except Exception as error:
                 # All of them: the SDK lets through what its parser, its transport and its URL checks raise.
                 trouble = self._trouble(error)
-            wait = max(trouble.wait, min(limits.backoff * 2.0 ** (attempt - 1), limits.longest_wait))
+            if trouble.at_once:
+                yield Status(f"{trouble.reason}\n")
+                continue
+            attempt += 1
+            wait = max(trouble.wait, min(asking.backoff * 2.0 ** (attempt - 1), asking.longest_wait))
             ends = asyncio.get_running_loop().time() + wait
-            if not trouble.again or attempt == limits.attempts or wait > limits.longest_wait or ends > deadline:
-                raise _Trouble(trouble.reason, again=False, wait=min(trouble.wait or FOR_THE_SERVER, FOR_A_PERSON))
-            yield Status(f"{trouble.reason}; again in {wait:.0f} s ({attempt} of {limits.attempts})\n")
+            if not trouble.again or attempt >= asking.attempts or wait > asking.longest_wait or ends > deadline:
+                recovery = min(trouble.wait or FOR_THE_SERVER, FOR_A_PERSON)
+                raise Trouble(trouble.reason, again=False, wait=recovery, away=trouble.again)
+            yield Status(f"{trouble.reason}; again in {wait:.0f} s ({attempt} of {asking.attempts})\n")
             await asyncio.sleep(wait)
 
     async def _stream(
-        self, client: openai.AsyncOpenAI, messages: list[ChatCompletionMessageParam], deadline: float
+        self, client: openai.AsyncOpenAI, items: list[Item], tools: list[str], deadline: float
     ) -> AsyncGenerator[AgentEvent | Reply, None]:
         """One request; its reply comes last. Only a reply that says it is finished is one: a cut stream just ends."""
-        clock, limits, reply = asyncio.get_running_loop(), self._limits, Reply(self._key)
-        until = clock.time() + limits.first_word
+        clock, asking, reply = asyncio.get_running_loop(), self._asking, Reply(self._key)
+        until = clock.time() + asking.first_word
+        protocol = MODULES[self._protocol]
 
         async def within(step: Awaitable[T]) -> T:
             try:
                 async with asyncio.timeout_at(min(until, deadline)):
                     return await step
             except TimeoutError:
-                silence = limits.idle if reply.size else limits.first_word
+                silence = asking.silence if reply.size else asking.first_word
                 what = f"sent nothing for {silence:g} s" if until < deadline else "did not finish in the turn's time"
-                raise _Trouble(f"{self._host} {what}", again=True) from None
+                raise Trouble(f"{self._host} {what}", again=True) from None
 
         stream = await within(
-            client.chat.completions.create(
-                model=self._model, messages=messages, stream=True, tools=[TOOL] if self._tools else openai.omit
+            protocol.open_stream(
+                client, self._model, items, tools=tools, effort=asking.effort, without=frozenset(self._without)
             )
         )
         async with stream:
-            while not reply.finish:
-                chunk = await within(anext(stream, None))
-                if chunk is None:
-                    if "event-stream" in stream.response.headers.get("content-type", ""):
-                        raise _Trouble(f"the answer of {self._host} was cut off", again=True)
-                    raise _Trouble(f"{self._host} answers, but not as a model does; {SET_ENDPOINT}", again=False)
-                size = reply.size
-                for event in reply.take(chunk):
-                    yield event
-                if reply.size > LONGEST_REPLY:
-                    raise _Trouble(f"{self._model} answered with more than {LONGEST_REPLY} characters", again=False)
-                if reply.size > size:
-                    # Only words count: keep-alives and empty deltas would let a stalled server pass for ever.
-                    until = clock.time() + limits.idle
+            try:
+                while not reply.finish:
+                    chunk = await within(anext(stream, None))
+                    if chunk is None:
+                        if "event-stream" in stream.response.headers.get("content-type", ""):
+                            raise Trouble(f"the answer of {self._host} was cut off", again=True)
+                        raise Trouble(f"{self._host} answers, but not as a model does; {SET_ENDPOINT}", again=False)
+                    size = reply.size
+                    for event in protocol.take(chunk, reply):
+                        yield event
+                    if reply.size > LONGEST_REPLY:
+                        raise Trouble(f"{self._model} answered with more than {LONGEST_REPLY} characters", again=False)
+                    if reply.size > size:
+                        # Only words count: keep-alives and empty deltas would let a stalled server pass for ever.
+                        until = clock.time() + asking.silence
+                with contextlib.suppress(Exception):
+                    # Chat Completions tell what it came to behind the end, where they do.
+                    async with asyncio.timeout(FOR_THE_USAGE):
+                        while reply.used is None and (chunk := await anext(stream, None)) is not None:
+                            protocol.take(chunk, reply)
+            except Trouble:
+                if reply.used:
+                    yield priced(reply.used, asking.prices)
+                raise
+        yield priced(reply.used or Used(), asking.prices)
         yield reply
 
-    def _trouble(self, error: Exception) -> _Trouble:
+    def _trouble(self, error: Exception) -> Trouble:
         """What an exception means for the turn, and what a person can do about it."""
         match error:
-            case _Trouble():
+            case Trouble():
+                if error.reason.startswith("gave up"):
+                    error.reason = f"{self._host} {self._told(error.reason)}"
                 return error
             case openai.APIStatusError(status_code=status):
                 answer = f"{self._host} answered {status}: {self._said(error)}"
-                if self._tools and status in (400, 404, 422) and "tool" in answer.lower():
-                    self._tools = False
-                    return _Trouble(f"{self._model} takes no tools here, so it is asked for JSON", again=True)
+                if (other := self._other(status, answer)) is not None:
+                    return other
                 if status in (401, 403):
-                    return _Trouble(f"{answer}; {SET_KEY}", again=False, wait=FOR_A_PERSON)
-                if status == 404:
-                    return _Trouble(f"{answer}; {SET_ENDPOINT}", again=False, wait=FOR_A_PERSON)
+                    return Trouble(f"{answer}; {SET_KEY}", again=False, wait=FOR_A_PERSON)
+                if status in (404, 405):
+                    return Trouble(f"{answer}; {SET_ENDPOINT}", again=False, wait=FOR_A_PERSON)
                 if status == 402 or error.code == "insufficient_quota":
                     advice = "the account is out of quota: add credit, or use another endpoint"
-                    return _Trouble(f"{answer}; {advice}", again=False, wait=FOR_A_PERSON)
+                    return Trouble(f"{answer}; {advice}", again=False, wait=FOR_A_PERSON)
                 if status in (408, 409, 425, 429) or status >= 500:
-                    return _Trouble(answer, again=True, wait=_retry_after(error.response.headers))
-                return _Trouble(answer, again=False, wait=FOR_A_PERSON)
+                    return Trouble(answer, again=True, wait=_retry_after(error.response.headers))
+                return Trouble(answer, again=False, wait=FOR_A_PERSON)
             case openai.APIConnectionError():
                 why = error.__cause__ or error
-                return _Trouble(f"{self._host} cannot be reached: {self._told(str(why))}", again=True)
+                return Trouble(f"{self._host} cannot be reached: {self._told(str(why))}", again=True)
             case _:
                 said = f"{type(error).__name__}: {self._said(error)}"
-                return _Trouble(f"{self._host} sent no answer that can be read: {said}", again=True)
+                return Trouble(f"{self._host} sent no answer that can be read: {said}", again=True)
+
+    def _other(self, status: int, answer: str) -> Trouble | None:
+        """Another way to ask a server that does not take this one; None where there is none left."""
+        words = answer.lower()
+        if status in (400, 404, 422):
+            for option in OPTIONS:
+                if option in words and option not in self._without:
+                    self._without.add(option)
+                    if option == "tool":
+                        said = f"{self._model} takes no tools here, so it is asked for JSON"
+                    else:
+                        said = f"{self._host} takes no `{option}`, so it is asked without"
+                    return Trouble(said, again=True, at_once=True)
+        if status in (404, 405, 501) and not self._settled and "model" not in words:
+            refused = Trouble(f"{answer}; {SET_ENDPOINT}", again=False, wait=FOR_A_PERSON)
+            first, self._first_refusal = self._first_refusal, self._first_refusal or refused
+            old: Protocol = self._protocol
+            self._protocol = "chat" if old == "responses" else "responses"
+            if first is not None:
+                self._first_refusal = None
+                return first
+            said = f"{self._host} has not {TITLES[old]}, so it is asked by {TITLES[self._protocol]}"
+            return Trouble(said, again=True, at_once=True)
+        return None
 
     def _said(self, error: Exception) -> str:
         """The server's own words, where it gave any."""
@@ -230,6 +344,10 @@ class OpenAIAgent:
     def _told(self, text: str, limit: int = 300) -> str:
         # The key goes first: half of one, left by shortening, would not be recognised.
         return shorten(masked(text, self._key), limit)
+
+
+def _well_formed(calls: list[Call]) -> bool:
+    return all(call.id and call.known is not None for call in calls)
 
 
 def _key(environment: Mapping[str, str], endpoint: str) -> str:
@@ -259,11 +377,13 @@ def _safe(event: AgentEvent, key: str) -> AgentEvent:
         return masked(text, key).encode("utf-8", "replace").decode()
 
     match event:
-        case Proposal(hypothesis, effect, edits):
+        case Proposal(hypothesis, effect, edits, mends):
             tidy = tuple(Edit(safe(edit.path), safe(edit.search), safe(edit.replace)) for edit in edits)
-            return Proposal(safe(hypothesis), safe(effect), tidy)
-        case Failed(reason, wait):
-            return Failed(safe(reason), wait)
+            return Proposal(safe(hypothesis), safe(effect), tidy, mends)
+        case Failed(reason, wait, away, mends):
+            return Failed(safe(reason), wait, away, mends)
+        case Used():
+            return event
         case _:
             return type(event)(safe(event.text))
 

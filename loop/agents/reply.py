@@ -1,16 +1,20 @@
-"""What a model streams back -> thoughts, speech and at last one proposal. Pure, incremental, and trusting nothing."""
+"""What a model streams back -> thoughts, speech and calls of tools, whatever the protocol; and of these one proposal.
+
+Pure, incremental, and trusting nothing.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
-from openai.types.chat import ChatCompletionChunk
 
-from loop.agents import AgentEvent, Proposal, Text, Thought, ToolUse
-from loop.briefing import Briefing
-from loop.patch import apply_edits
+from loop.agents import AgentEvent, Proposal, Text, Thought, ToolUse, Used
+from loop.agents.prompt import PROPOSE, TOOLS
+from loop.patch import Edit
 
 LONGEST_WORDS = 2000
 """Characters of a hypothesis."""
@@ -22,59 +26,126 @@ SECRET_FROM = 8
 _FENCED = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n`]*\n(.*?)^[ \t]*```[ \t\r]*$", re.DOTALL | re.MULTILINE)
 
 
+class Trouble(Exception):
+    """A request came to nothing. `again`: it may be tried in this turn, `at_once` or after `wait` seconds, if told."""
+
+    def __init__(
+        self, reason: str, *, again: bool, wait: float = 0.0, at_once: bool = False, away: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.reason, self.again, self.wait, self.at_once, self.away = reason, again, wait, at_once, away
+
+
+class Call(msgspec.Struct):
+    """A call of a tool as it grows. `extra` is what a server wants back with it."""
+
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+    extra: dict[str, Any] = {}
+
+    @property
+    def known(self) -> dict[str, Any] | None:
+        """The arguments, where they are a JSON object."""
+        try:
+            # Not strict: many models write bare line feeds within a string, and what they mean is plain.
+            found = json.loads(self.arguments or "{}", strict=False)
+        except (ValueError, RecursionError):
+            return None
+        return found if isinstance(found, dict) else None
+
+
+class Told(msgspec.Struct):
+    """Words to the model."""
+
+    text: str
+
+
+class Shown(msgspec.Struct):
+    """What a call of a tool brought."""
+
+    call: str
+    text: str
+
+
 class Reply:
-    """What a stream of chunks adds up to."""
+    """What a stream adds up to. It is one only once `finish` says so: a cut stream just ends."""
 
     def __init__(self, key: str) -> None:
         self.size = 0
+        """Characters so far."""
         self.finish = ""
-        self._calls: dict[int, list[str]] = {}
+        self.used: Used | None = None
+        self.refused = False
+        self.calls: dict[int, Call] = {}
+        self.plain = False
+        """Whether it goes back to the model as mere words: servers choke on calls with malformed arguments."""
+        self.carried: list[Any] = []
+        """What the server wants back with a call of a tool, such as its reasoning, encrypted."""
+        self.thoughts: dict[str, str] = {}
+        """Reasoning, by the name that the server has for it."""
         self._said: list[str] = []
         self._thought, self._speech = _Words(key, thinking=True), _Words(key)
 
-    def take(self, chunk: ChatCompletionChunk) -> list[AgentEvent]:
-        """The next chunk. Servers differ, so nothing of it is relied on but its shape."""
-        events: list[AgentEvent] = []
-        for choice in chunk.choices or ():
-            if delta := choice.delta:
-                extra = delta.model_extra or {}
-                # vLLM, Ollama and OpenRouter say `reasoning`; DeepSeek and older vLLM `reasoning_content`.
-                if reasoning := _text(extra.get("reasoning")) or _text(extra.get("reasoning_content")):
-                    events += [*self._speech.feed("", final=True), *self._thought.feed(reasoning)]
-                if content := _text(delta.content):
-                    events += [*self._thought.feed("", final=True), *self._speech.feed(content)]
-                self.size += len(reasoning) + len(content)
-                for call in delta.tool_calls or ():
-                    if call.index not in self._calls:
-                        self._calls[call.index] = []
-                        events.append(ToolUse("propose\n"))
-                    arguments = _text(call.function.arguments) if call.function else ""
-                    self._calls[call.index].append(arguments)
-                    self.size += len(arguments)
-            self.finish = _text(choice.finish_reason) or self.finish
-        if self.finish:
-            events += [*self._thought.feed("", final=True), *self._speech.feed("", final=True)]
+    def think(self, text: str) -> list[AgentEvent]:
+        self.size += len(text)
+        return [*self._tell(self._speech.feed("", final=True)), *self._tell(self._thought.feed(text))] if text else []
+
+    def say(self, text: str) -> list[AgentEvent]:
+        self.size += len(text)
+        return [*self._tell(self._thought.feed("", final=True)), *self._tell(self._speech.feed(text))] if text else []
+
+    def call(self, at: int, *, id: str = "", name: str = "", arguments: str = "") -> list[AgentEvent]:
+        """More of the call at place `at`."""
+        new = at not in self.calls
+        call = self.calls.setdefault(at, Call())
+        call.id, call.name = id or call.id, name or call.name
+        call.arguments += arguments
+        self.size += len(arguments)
+        return [ToolUse(f"{PROPOSE}\n")] if new and call.name in ("", PROPOSE) else []
+
+    def end(self, finish: str) -> list[AgentEvent]:
+        self.finish = finish
+        words = self._thought.feed("", final=True), self._speech.feed("", final=True)
+        return [event for said in words for event in self._tell(said)]
+
+    def _tell(self, events: list[Thought | Text]) -> list[AgentEvent]:
         self._said += [event.text for event in events if isinstance(event, Text)]
-        return events
+        return [*events]
+
+    @property
+    def said(self) -> str:
+        return "".join(self._said)
+
+    @property
+    def looks(self) -> list[Call]:
+        """Calls that only read; none where something is proposed as well."""
+        calls = [*self.calls.values()]
+        reading = [call for call in calls if call.name not in ("", PROPOSE)]
+        return reading if len(reading) == len(calls) else []
 
     @property
     def proposals(self) -> list[str]:
-        """JSON, as it came: the tool calls, or else the last fenced block."""
-        if self._calls:
-            return ["".join(arguments) for arguments in self._calls.values()]
-        said = "".join(self._said)
+        """JSON, as it came: the calls of the tool, or else the last fenced block."""
+        if self.calls:
+            return [call.arguments for call in self.calls.values() if call.name in ("", PROPOSE)]
+        said = self.said
         blocks = [block for language, block in _FENCED.findall(said) if language.lower() in ("", "json")]
         return blocks[-1:] or ([said] if said.lstrip().startswith("{") else [])
 
     @property
     def transcript(self) -> str:
         """The reply in words, for the model to look back at."""
-        calls = [f"```json\n{call}\n```" for call in self.proposals] if self._calls else []
-        return "\n\n".join(["".join(self._said), *calls]).strip() or "(nothing)"
+        calls = [f"```json\n{call.arguments}\n```" for call in self.calls.values()]
+        return "\n\n".join([self.said, *calls]).strip() or "(nothing)"
 
     @property
     def cut(self) -> str:
         return "the reply was cut at the model's length limit, so say less; " if self.finish == "length" else ""
+
+
+Item = Told | Shown | Reply
+"""Of a conversation."""
 
 
 class _Words:
@@ -107,24 +178,39 @@ class _Words:
         return [piece for piece in pieces if piece.text]
 
 
-def read(reply: Reply, briefing: Briefing) -> Proposal:
-    """The reply's proposal, tried on the files. Raises: ValueError, in words for the model."""
+class _Wanted(msgspec.Struct):
+    """The arguments of `propose`."""
+
+    hypothesis: str
+    expected_effect: str
+    edits: tuple[Edit, ...]
+
+
+def read(reply: Reply) -> Proposal:
+    """The reply's proposal, its edits untried. Raises: ValueError, in words for the model."""
+    if reply.refused:
+        raise ValueError("it was a refusal; propose a change of the editable files that the spec allows")
+    if unknown := [call.name for call in reply.calls.values() if call.name and call.name not in TOOLS]:
+        raise ValueError(f"there is no tool {unknown[0][:60]}; there are: {', '.join(TOOLS)}")
     match reply.proposals:
         case []:
             raise ValueError("there is no proposal in it: call `propose`, or end with one fenced block of JSON")
         case [raw]:
             try:
-                # Not strict: many models write bare line feeds within a string, and what they mean is plain.
-                proposal = msgspec.convert(json.loads(raw, strict=False), Proposal)
+                wanted = msgspec.convert(json.loads(raw, strict=False), _Wanted)
             except RecursionError:
                 raise ValueError("the JSON is nested too deeply") from None
         case several:
             raise ValueError(f"one call of `propose` with all its edits is wanted, not {len(several)}")
-    for words in (proposal.hypothesis, proposal.expected_effect):
+    return worded(wanted.hypothesis, wanted.expected_effect, wanted.edits)
+
+
+def worded(hypothesis: str, effect: str, edits: tuple[Edit, ...]) -> Proposal:
+    """A proposal that a person can read. Raises: ValueError."""
+    for words in (hypothesis, effect):
         if not 0 < len(words.strip()) <= LONGEST_WORDS:
             raise ValueError(f"hypothesis and expected_effect want 1 to {LONGEST_WORDS} characters each")
-    apply_edits(briefing.files, proposal.edits)
-    return proposal
+    return Proposal(hypothesis, effect, edits)
 
 
 def masked(text: str, key: str) -> str:
@@ -132,5 +218,11 @@ def masked(text: str, key: str) -> str:
     return text.replace(key, MASK) if len(key) >= SECRET_FROM else text
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+def priced(used: Used, prices: Mapping[str, float]) -> Used:
+    """With its cost, where the server told none and there are prices of a million tokens."""
+    if used.cost is not None or not {"input", "output"} <= set(prices):
+        return used
+    cached = prices.get("cached", prices["input"])
+    fresh = max(0, used.input - used.cached)
+    cost = (fresh * prices["input"] + used.cached * cached + used.output * prices["output"]) / 1e6
+    return Used(input=used.input, cached=used.cached, output=used.output, cost=cost)

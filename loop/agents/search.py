@@ -13,12 +13,12 @@ import hashlib
 import math
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import msgspec
 
-from loop.agents import AgentEvent, Failed, Proposal, Text, Thought
+from loop.agents import AgentEvent, Desk, Failed, Proposal, Text, Thought
 from loop.briefing import Briefing
 from loop.constants import Constant, Value, find_constants, literal, parse, set_constants
 from loop.patch import Edit
@@ -64,6 +64,7 @@ class SearchAgent:
     """See the module's words. One object serves one study; it keeps Optuna's in memory between turns."""
 
     name = "search"
+    repairs = False
 
     def __init__(self, *, seed: int = 0) -> None:
         self._seed = seed
@@ -77,7 +78,7 @@ class SearchAgent:
         """The points of all experiments up to `_seen`, hashed: over months they add up."""
         self._seen = -1
 
-    async def propose(self, briefing: Briefing) -> AsyncIterator[AgentEvent]:
+    async def propose(self, briefing: Briefing, desk: Desk | None = None) -> AsyncGenerator[AgentEvent, None]:
         if not self._space:
             self._space = dimensions(briefing.baseline_files or briefing.files, briefing.device)
         if not self._space:

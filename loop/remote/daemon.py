@@ -78,7 +78,7 @@ async def _serve(order: Order) -> None:
     root = Path(order.root)
     settings = config.load(root)
     spec = order.agent or settings.agent
-    agent = agents.make(spec, seed=settings.seed)
+    agent = agents.make(spec, seed=settings.seed, asking=settings.asking)
     walls = sandbox.choose(settings.sandbox)
     # The journal's lock comes first: with it, the locks that a dead engine left in git are nobody's.
     journal = Journal(journal_path(root, order.tag))

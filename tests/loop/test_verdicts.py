@@ -49,12 +49,13 @@ class Scripted:
     """An agent that makes the given changes of the script, one after another, and then none."""
 
     name = "scripted"
+    repairs = False
 
     def __init__(self, changes: Sequence[tuple[str, str]]) -> None:
         self.changes = list(changes)
         self.told: list[str] = []
 
-    async def propose(self, briefing):
+    async def propose(self, briefing, desk):
         self.told = [experiment.reason for experiment in briefing.history]
         if not self.changes:
             await asyncio.sleep(3600)

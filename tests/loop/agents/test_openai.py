@@ -1,7 +1,6 @@
 """The OpenAI back-end: the real SDK against a real server on loopback that plays a model, and all that breaks."""
 
 import asyncio
-import contextlib
 import json
 import logging
 import subprocess
@@ -11,20 +10,18 @@ from contextlib import asynccontextmanager
 from email.utils import formatdate
 
 import pytest
+from models import KEY, Model, call, chunk, proposing, refuse, saying, stream
 
-from loop.agents import Failed, Proposal, Status, Text, Thought, ToolUse, Unavailable, UnknownAgent, make
-from loop.agents.openai import Limits, OpenAIAgent
-from loop.agents.prompt import ask
+from loop.agents import Failed, Known, Proposal, Status, Text, Thought, ToolUse, Unavailable, UnknownAgent, Used, make
+from loop.agents.openai import OpenAIAgent
 from loop.briefing import Briefing
-from loop.config import load
+from loop.config import Asking, load
 from loop.engine import Engine
 from loop.journal import Journal
-from loop.patch import Edit
-from loop.state import BASELINE, Experiment
+from loop.patch import Edit, apply_edits
 from loop.study import Study
 from loop.workspace import Workspace
 
-KEY = "sk-made-up-for-this-test-0123456789"
 FILES = {"train.py": "RATE = 0.1\nDECAY = 0.1\nSTEPS = 5\n"}
 PROPOSAL = {
     "hypothesis": "RATE 0.1 -> 0.2: the loss still falls",
@@ -32,7 +29,8 @@ PROPOSAL = {
     "edits": [{"path": "train.py", "search": "RATE = 0.1\n", "replace": "RATE = 0.2\n"}],
 }
 WANTED = Proposal(PROPOSAL["hypothesis"], "-0.01", (Edit("train.py", "RATE = 0.1\n", "RATE = 0.2\n"),))
-QUICK = Limits(backoff=0.01, attempts=3)
+MENDED = Proposal(WANTED.hypothesis, WANTED.expected_effect, WANTED.edits, mends=1)
+QUICK = Asking(backoff=0.01, attempts=3, protocol="chat")
 
 
 def briefing(**fields):
@@ -51,133 +49,41 @@ def briefing(**fields):
     return Briefing(**{**known, **fields})
 
 
-def chunk(finish=None, **delta):
-    return {
-        "id": "1",
-        "object": "chat.completion.chunk",
-        "created": 1,
-        "model": "fake",
-        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
-    }
+class Table:
+    """The engine's desk, as far as a turn needs one."""
+
+    def __init__(self, *known):
+        self.known, self.asked = list(known), []
+
+    async def experiment(self, number):
+        self.asked.append(number)
+        if number > 1:
+            raise ValueError(f"there is no experiment {number}")
+        return f"{number:04d} discard: it was no use"
+
+    async def check(self, edits):
+        apply_edits(FILES, edits)
+        if self.known:
+            raise Known(self.known.pop())
 
 
-def call(arguments, index=0, **more):
-    return chunk(tool_calls=[{"index": index, "function": {"arguments": arguments}, **more}])
+def agent_of(model, asking=QUICK, **environment):
+    environment = {"OPENAI_BASE_URL": model.url, "OPENAI_API_KEY": KEY, **environment}
+    return OpenAIAgent("fake", asking=asking, environment=environment)
 
 
-def proposing(proposal=PROPOSAL, pieces=7):
-    """A tool call whose arguments come in fragments, as servers send them."""
-    text = proposal if isinstance(proposal, str) else json.dumps(proposal)
-    size = max(1, len(text) // pieces)
-    first = chunk(tool_calls=[{"index": 0, "id": "c", "type": "function", "function": {"name": "propose"}}])
-    return [first, *(call(text[at : at + size]) for at in range(0, len(text), size)), chunk("tool_calls")]
-
-
-def saying(text, finish="stop"):
-    return [*(chunk(content=text[at : at + 5]) for at in range(0, len(text), 5)), chunk(finish)]
-
-
-class Exchange:
-    """One request, and the means to answer it. Bodies are chunked, so that a cut one is seen to be cut."""
-
-    def __init__(self, reader, writer, body):
-        self.reader, self.writer, self.body = reader, writer, body
-
-    async def start(self, status=200, content_type="text/event-stream", **headers):
-        lines = [f"HTTP/1.1 {status} Said", f"Content-Type: {content_type}", "Transfer-Encoding: chunked"]
-        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-        self.writer.write("\r\n".join([*lines, "Connection: close", "", ""]).encode())
-        await self.writer.drain()
-
-    async def raw(self, text):
-        data = text.encode()
-        self.writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-        await self.writer.drain()
-
-    async def send(self, *chunks):
-        for piece in chunks:
-            await self.raw(f"data: {json.dumps(piece)}\n\n")
-
-    async def end(self):
-        self.writer.write(b"0\r\n\r\n")
-        await self.writer.drain()
-
-    async def left(self):
-        """Returns once the client is gone."""
-        with contextlib.suppress(OSError):
-            while await self.reader.read(1024):
-                pass
-
-
-def stream(*chunks):
-    async def answer(exchange):
-        await exchange.start()
-        await exchange.send(*chunks)
-        await exchange.raw("data: [DONE]\n\n")
-        await exchange.end()
-
-    return answer
-
-
-def refuse(status, message="no", code=None, **headers):
-    async def answer(exchange):
-        await exchange.start(status, "application/json", **headers)
-        await exchange.raw(json.dumps({"error": {"message": message, "code": code}}))
-        await exchange.end()
-
-    return answer
-
-
-class Model:
-    """A server that answers each request with the next of `answers`, and the last of them from then on."""
-
-    def __init__(self, *answers):
-        self.answers, self.bodies, self.headers, self.left = list(answers), [], [], asyncio.Event()
-
-    async def __aenter__(self):
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
-        return self
-
-    async def __aexit__(self, *_):
-        self._server.close()
-
-    async def _serve(self, reader, writer):
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
-            self.headers.append(headers)
-            self.bodies.append(json.loads(await reader.readexactly(int(headers["content-length"]))))
-            answer = self.answers[min(len(self.bodies), len(self.answers)) - 1]
-            await answer(Exchange(reader, writer, self.bodies[-1]))
-        except OSError:
-            pass
-        finally:
-            self.left.set()
-            writer.close()
-
-    def agent(self, limits=QUICK, **environment):
-        return OpenAIAgent(
-            "fake", limits=limits, environment={"OPENAI_BASE_URL": self.url, "OPENAI_API_KEY": KEY, **environment}
-        )
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-
-
-async def turn(agent, told=None):
-    """The events of one turn. What holds for every turn is asserted here."""
-    events = [event async for event in agent.propose(told or briefing())]
+async def turn(agent, told=None, desk=None):
+    """The events of one turn, but for what it used. What holds for every turn is asserted here."""
+    events = [event async for event in agent.propose(told or briefing(), desk or Table())]
+    events = [event for event in events if not isinstance(event, Used)]
     assert [isinstance(event, Proposal | Failed) for event in events] == [False] * (len(events) - 1) + [True]
     assert KEY not in repr(events)
     return events
 
 
-async def play(*answers, limits=QUICK, told=None):
+async def play(*answers, asking=QUICK, told=None, desk=None):
     async with Model(*answers) as model:
-        return await turn(model.agent(limits), told), model
+        return await turn(agent_of(model, asking), told, desk), model
 
 
 def words(events, kind):
@@ -185,7 +91,7 @@ def words(events, kind):
 
 
 async def test_a_tool_call_in_fragments_is_a_proposal():
-    events, model = await play(stream(chunk(content="Let me see."), *proposing()))
+    events, model = await play(stream(chunk(content="Let me see."), *proposing(PROPOSAL)))
     assert events[-1] == WANTED
     assert words(events, Text) == "Let me see." and events[-2] == ToolUse("propose\n")
     body = model.bodies[0]
@@ -211,7 +117,7 @@ async def test_a_bare_line_feed_within_a_json_string_is_understood():
 async def test_a_server_that_takes_no_tools_is_asked_without_and_remembered():
     refusal = refuse(400, "registry.example/fake:1b does not support tools")
     async with Model(refusal, stream(*saying(json.dumps(PROPOSAL)))) as model:
-        agent = model.agent()
+        agent = agent_of(model)
         assert (await turn(agent))[-1] == WANTED and (await turn(agent))[-1] == WANTED
     assert ["tools" in body for body in model.bodies] == [True, False, False]
 
@@ -220,21 +126,21 @@ async def test_a_server_that_takes_no_tools_is_asked_without_and_remembered():
 async def test_reasoning_is_a_thought_under_either_name(name):
     other = {"reasoning": "reasoning_content", "reasoning_content": "reasoning"}[name]
     thoughts = [chunk(**{name: piece, other: None}) for piece in ("The rate ", "is low.")]
-    events, _ = await play(stream(chunk(role="assistant", content=""), *thoughts, *proposing()))
+    events, _ = await play(stream(chunk(role="assistant", content=""), *thoughts, *proposing(PROPOSAL)))
     assert words(events, Thought) == "The rate is low." and words(events, Text) == "" and events[-1] == WANTED
 
 
 async def test_think_tags_at_the_start_of_the_content_are_a_thought_and_nowhere_else():
     said = "\n<think>Low < rate.</think>\nSo I say <think> to it."
-    events, _ = await play(stream(*(chunk(content=letter) for letter in said), *proposing()))
+    events, _ = await play(stream(*(chunk(content=letter) for letter in said), *proposing(PROPOSAL)))
     assert words(events, Thought) == "Low < rate."
     assert words(events, Text) == "\n\nSo I say <think> to it." and events[-1] == WANTED
 
 
 async def test_an_edit_that_does_not_match_goes_back_with_what_is_there():
     wrong = {**PROPOSAL, "edits": [{"path": "train.py", "search": "RATE = 0.11\n", "replace": "RATE = 0.2\n"}]}
-    events, model = await play(stream(*proposing(wrong)), stream(*proposing()))
-    assert events[-1] == WANTED and "goes back" in words(events, Status)
+    events, model = await play(stream(*proposing(wrong)), stream(*proposing(PROPOSAL)))
+    assert events[-1] == MENDED and "goes back" in words(events, Status)
     said, complaint = (message["content"] for message in model.bodies[1]["messages"][2:])
     assert "RATE = 0.11" in said and "not in train.py" in complaint and "RATE = 0.1" in complaint
 
@@ -255,32 +161,32 @@ async def test_an_edit_that_does_not_match_goes_back_with_what_is_there():
     ],
 )
 async def test_what_is_malformed_goes_back_and_is_mended(bad, complaint):
-    events, model = await play(stream(*proposing(bad)), stream(*proposing()))
-    assert events[-1] == WANTED
+    events, model = await play(stream(*proposing(bad)), stream(*proposing(PROPOSAL)))
+    assert events[-1] == MENDED
     assert complaint in model.bodies[1]["messages"][3]["content"]
 
 
 async def test_several_calls_go_back_rather_than_lose_edits():
     text = json.dumps(PROPOSAL)
-    events, model = await play(stream(call(text, 0), call(text, 1), chunk("tool_calls")), stream(*proposing()))
-    assert events[-1] == WANTED and "not 2" in model.bodies[1]["messages"][3]["content"]
+    events, model = await play(stream(call(text, 0), call(text, 1), chunk("tool_calls")), stream(*proposing(PROPOSAL)))
+    assert events[-1] == MENDED and "not 2" in model.bodies[1]["messages"][3]["content"]
 
 
 async def test_a_reply_cut_at_the_length_limit_is_told_so():
     half = json.dumps(PROPOSAL)[:40]
-    events, model = await play(stream(call(half), chunk("length")), stream(*proposing()))
-    assert events[-1] == WANTED and "say less" in model.bodies[1]["messages"][3]["content"]
+    events, model = await play(stream(call(half), chunk("length")), stream(*proposing(PROPOSAL)))
+    assert events[-1] == MENDED and "say less" in model.bodies[1]["messages"][3]["content"]
 
 
 async def test_a_model_that_never_proposes_fails_after_its_repairs():
     events, model = await play(stream(*saying("I would rather talk.")))
     assert isinstance(events[-1], Failed) and "no usable proposal in 4 replies" in events[-1].reason
-    assert len(model.bodies) == 1 + QUICK.repairs
+    assert len(model.bodies) == 1 + QUICK.mends
 
 
 async def test_429_is_waited_out_as_long_as_the_server_asks():
     began = time.monotonic()
-    events, model = await play(refuse(429, "slow down", Retry_After="0.3"), stream(*proposing()))
+    events, model = await play(refuse(429, "slow down", Retry_After="0.3"), stream(*proposing(PROPOSAL)))
     assert events[-1] == WANTED and len(model.bodies) == 2 and time.monotonic() - began >= 0.3
     assert "429: slow down; again in" in words(events, Status)
 
@@ -300,7 +206,7 @@ async def test_a_longer_wait_ends_the_turn_and_is_capped(asked, least, most):
 
 @pytest.mark.parametrize("asked", ["soon", "-5", "nan", "inf", "Nonsense GMT"])
 async def test_an_unusable_retry_after_is_ignored(asked):
-    events, model = await play(refuse(503, Retry_After=asked), stream(*proposing()))
+    events, model = await play(refuse(503, Retry_After=asked), stream(*proposing(PROPOSAL)))
     assert events[-1] == WANTED and len(model.bodies) == 2
 
 
@@ -362,7 +268,7 @@ async def not_an_object(exchange):
     [cut, cut_cleanly, reset, garbled, not_an_object, stream(chunk(content="a"), {"error": {"message": "overloaded"}})],
 )
 async def test_a_broken_stream_is_asked_again(broken):
-    events, model = await play(broken, stream(*proposing()))
+    events, model = await play(broken, stream(*proposing(PROPOSAL)))
     assert events[-1] == WANTED and len(model.bodies) == 2 and "again in" in words(events, Status)
     events, _ = await play(broken)
     assert isinstance(events[-1], Failed) and events[-1].wait == 60
@@ -381,7 +287,7 @@ async def test_a_page_instead_of_a_stream_says_what_to_mend():
 async def test_an_endpoint_that_is_not_there_says_so():
     async with Model() as model:
         pass
-    events = await turn(model.agent())
+    events = await turn(agent_of(model))
     assert "cannot be reached" in events[-1].reason and events[-1].wait == 60
 
 
@@ -389,7 +295,7 @@ async def test_a_stall_before_the_first_word_is_ended_by_our_clock():
     async def stall(exchange):
         await exchange.left()
 
-    events, model = await play(stall, limits=Limits(first_word=0.3, attempts=1))
+    events, model = await play(stall, asking=Asking(protocol="chat", first_word=0.3, attempts=1))
     assert "sent nothing for 0.3 s" in events[-1].reason
     await asyncio.wait_for(model.left.wait(), 30)
 
@@ -403,7 +309,7 @@ async def test_a_stream_that_stalls_or_only_keeps_alive_is_ended_by_our_clock():
             await exchange.send(chunk(content=""))
             await asyncio.sleep(0.01)
 
-    events, _ = await play(drip, limits=Limits(idle=0.3, attempts=1))
+    events, _ = await play(drip, asking=Asking(protocol="chat", silence=0.3, attempts=1))
     assert words(events, Thought) == "Well" and "sent nothing for 0.3 s" in events[-1].reason
 
 
@@ -419,7 +325,7 @@ async def test_a_model_that_talks_for_ever_is_ended_by_the_turns_clock_or_by_its
         while True:
             await exchange.send(chunk(content="x" * 65536))
 
-    events, _ = await play(talk, limits=Limits(turn=1.0))
+    events, _ = await play(talk, asking=Asking(protocol="chat", turn=1.0))
     assert "did not finish in the turn's time" in events[-1].reason
     events, _ = await play(flood)
     assert "characters" in events[-1].reason
@@ -435,7 +341,7 @@ async def test_cancelling_in_mid_stream_closes_the_connection():
         heard = asyncio.Event()
 
         async def listen():
-            async for _ in model.agent().propose(briefing()):
+            async for _ in agent_of(model).propose(briefing(), Table()):
                 heard.set()
 
         task = asyncio.create_task(listen())
@@ -449,7 +355,7 @@ async def test_cancelling_in_mid_stream_closes_the_connection():
 
 async def test_cancelling_a_wait_ends_it():
     async with Model(refuse(503, Retry_After="50")) as model:
-        agent = model.agent().propose(briefing())
+        agent = agent_of(model).propose(briefing(), Table())
         assert "again in 50 s" in (await anext(agent)).text
         task = asyncio.ensure_future(anext(agent))
         await asyncio.sleep(0)
@@ -472,15 +378,15 @@ async def test_the_key_is_masked_even_where_it_comes_in_pieces(key):
     told = [chunk(reasoning=letter) for letter in f"a {key} b"] + [chunk(content=letter) for letter in f"c {key} d"]
     proposal = {**PROPOSAL, "hypothesis": key, "expected_effect": f"<{key}>"}
     async with Model(stream(*told, *proposing(proposal))) as model:
-        events = await turn(model.agent(OPENAI_API_KEY=key))
+        events = await turn(agent_of(model, OPENAI_API_KEY=key))
     assert words(events, Thought) == "a [key] b" and words(events, Text) == "c [key] d"
     assert (events[-1].hypothesis, events[-1].expected_effect) == ("[key]", "<[key]>")
 
 
 async def test_a_placeholder_for_a_key_is_not_masked():
-    async with Model(stream(*proposing())) as model:
-        assert (await turn(model.agent(OPENAI_API_KEY="RATE")))[-1] == WANTED
-        assert (await turn(model.agent(OPENAI_API_KEY="")))[-1] == WANTED
+    async with Model(stream(*proposing(PROPOSAL))) as model:
+        assert (await turn(agent_of(model, OPENAI_API_KEY="RATE")))[-1] == WANTED
+        assert (await turn(agent_of(model, OPENAI_API_KEY="")))[-1] == WANTED
 
 
 @pytest.mark.parametrize(
@@ -506,8 +412,8 @@ def test_what_is_missing_is_told_at_once(environment, message, monkeypatch):
 async def test_a_key_file_is_read_anew_each_turn(tmp_path):
     file = tmp_path / "key"
     file.write_text("sk-the-first\n")
-    async with Model(stream(*proposing())) as model:
-        agent = model.agent(OPENAI_API_KEY="", OPENAI_API_KEY_FILE=str(file))
+    async with Model(stream(*proposing(PROPOSAL))) as model:
+        agent = agent_of(model, OPENAI_API_KEY="", OPENAI_API_KEY_FILE=str(file))
         assert (await turn(agent))[-1] == WANTED
         file.write_text("sk-the-second\n")
         assert (await turn(agent))[-1] == WANTED
@@ -528,56 +434,6 @@ def test_specs(monkeypatch):
 def test_importing_the_agents_loads_no_back_end():
     code = "import loop.agents, sys; sys.exit('openai' in sys.modules or 'optuna' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def experiment(number, verdict, **fields):
-    return Experiment(
-        number=number,
-        stage="decided",
-        base="0" * 40,
-        agent="a" if number else BASELINE,
-        spec=1,
-        started=0.0,
-        hypothesis=f"idea {number}",
-        verdict=verdict,
-        reason=f"because {number}",
-        **fields,
-    )
-
-
-def test_the_prompt_tells_what_matters_and_stays_bounded():
-    verdicts = {0: "keep", 3: "crash", 700: "keep", 1500: "reject"}
-    history = tuple(
-        experiment(number, verdicts.get(number, "discard"), value=1.5, delta=0.25, notes=("n" * 9000,))
-        for number in range(3000)
-    )
-    told = ask(
-        briefing(
-            number=3000,
-            history=history,
-            incumbent=history[700],
-            context={"prepare.py": "# frozen\n" * 20_000},
-            notes=tuple(f"note {number}" for number in range(500)),
-            feedback=("it repeats 0003",),
-        )
-    )
-    assert len(told) < 100_000
-    for part in (
-        "Make it better.",
-        FILES["train.py"],
-        "0000 keep 1.500000 (+0.250000) the baseline",
-        "0003 crash",
-        "0700 keep (the incumbent)",
-        "1500 reject",
-        "idea 1500 | because 1500",
-        "2999 discard",
-        "left out",
-        "note 499",
-        "it repeats 0003",
-        "lower is better",
-    ):
-        assert part in told, part
-    assert "idea 5 " not in told and "note 3\n" not in told
 
 
 def run_git(root, *arguments):

@@ -1,0 +1,45 @@
+"""What a study may come to in all, and how much of it is left. Pure."""
+
+from __future__ import annotations
+
+from loop.config import Caps
+from loop.state import StudyState, Usage
+
+
+def left(state: StudyState, caps: Caps, now: float) -> tuple[str, ...]:
+    """What is left of each cap and of what the engine was asked for, in words. `now`: seconds since the epoch."""
+    said = []
+    if state.limit is not None:
+        said.append(f"{max(0, state.limit - state.tried)} experiments of this run")
+    for name, used, most in _each(state, caps, Usage(), now):
+        said.append(
+            f"{_amount(name, max(0.0, most - used))} of {_amount(name, most)} {name}".replace(" cost", " of cost")
+        )
+    return tuple(said)
+
+
+def reached(state: StudyState, caps: Caps, now: float, turn: Usage = Usage()) -> str | None:  # noqa: B008 - it is frozen
+    """Which cap is reached, in a sentence; None: none is. `turn`: what is used and not in the state yet."""
+    for name, used, most in _each(state, caps, turn, now):
+        if used >= most:
+            return (
+                f"its cap is reached, {_amount(name, used)} of {_amount(name, most)} {name}; "
+                "to go on, raise it under [tool.labtop.caps]"
+            )
+    return None
+
+
+def _each(state: StudyState, caps: Caps, turn: Usage, now: float) -> list[tuple[str, float, float]]:
+    hours = (state.ran + (max(0.0, now - state.time) if state.mode == "running" else 0.0)) / 3600
+    used = state.used
+    known: tuple[tuple[str, float, float | None], ...] = (
+        ("experiments", state.tried, caps.experiments),
+        ("hours", hours, caps.hours),
+        ("tokens", used.tokens + turn.tokens, caps.tokens),
+        ("cost", used.cost + turn.cost, caps.cost),
+    )
+    return [(name, value, most) for name, value, most in known if most is not None]
+
+
+def _amount(name: str, value: float) -> str:
+    return f"{value:.2f}" if name in ("hours", "cost") else f"{value:,.0f}"
