@@ -1,0 +1,108 @@
+"""The agent's words as blocks to draw: speech as Markdown, thought set off from it, tool calls folded. No widget."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.markdown import CodeBlock, Markdown, MarkdownElement
+from rich.text import Text
+
+from tui import diffs, look, words
+from tui.view import Line
+
+LONGEST_BLOCK = 80
+"""Lines after which a block ends wherever it stands: the last one is drawn anew at every piece that comes."""
+
+_FENCE = re.compile(r"\s{0,3}(```+|~~~+)(.*)")
+
+
+def blocks(lines: Sequence[Line]) -> list[list[Line]]:
+    """Part lines where Markdown ends a block: at blank lines outside of code. Other lines than speech stand alone.
+
+    Consecutive lines of one tool are one block. Only the last block can still grow.
+    """
+    parted: list[list[Line]] = []
+    fence = ""
+    for line in lines:
+        last = parted[-1] if parted else []
+        same = bool(last) and last[-1].kind == line.kind
+        if line.kind == "tool":
+            if same and line.text.startswith((" ", "\t")):
+                last.append(line)
+            else:
+                parted.append([line])
+            continue
+        if line.kind != "text":
+            parted.append([line])
+            fence = ""
+            continue
+        begins = not same or (not fence and not last[-1].text.strip() and bool(line.text.strip()))
+        if not begins and len(last) >= LONGEST_BLOCK:
+            begins = True
+            line = Line("text", f"{fence}\n{line.text}") if fence else line
+        if begins:
+            parted.append([line])
+        else:
+            last.append(line)
+        if found := _FENCE.match(line.text):
+            if not fence:
+                fence = found[1]
+            elif found[1].startswith(fence) and not found[2].strip():
+                fence = ""
+    return parted
+
+
+def drawn(block: Sequence[Line], *, folded: bool = True) -> list[RenderableType]:
+    """One block, ready to be drawn."""
+    first = block[0]
+    match first.kind:
+        case "turn":
+            return [Text(f"── {first.text} " + "─" * 12, look.FAINT)]
+        case "tool":
+            shown, more = (block[:1], len(block) - 1) if folded else (block, 0)
+            texts = [Text.assemble(("> ", look.VIOLET), (words.clean(line.text), look.VIOLET)) for line in shown]
+            if more:
+                texts[0].append(f"  +{more} lines, o shows them", look.FAINT)
+            return [*texts]
+        case "status":
+            return [Text(words.clean(first.text), f"italic {look.FAINT}")]
+        case "thought":
+            said = words.clean(first.text)
+            return [Text.assemble(("│ ", look.LINE), (said, f"italic {look.FAINT}")) if said.strip() else Text()]
+        case _:
+            said = "\n".join(words.clean(line.text) for text in block for line in _lines_of(text))
+            return [Speech(said), *([Text()] if not block[-1].text.strip() else [])] if said.strip() else [Text()]
+
+
+def _lines_of(line: Line) -> Iterator[Line]:
+    yield from (Line(line.kind, text) for text in line.text.split("\n"))
+
+
+def written(text: str) -> list[RenderableType]:
+    """A whole text of the agent's, such as its reasoning file."""
+    lines = [Line("text", line) for line in text.splitlines()]
+    return [piece for block in blocks(lines) for piece in drawn(block)]
+
+
+class _Code(CodeBlock):
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in str(self.text).rstrip().split("\n"):
+            shown = diffs.coloured_code(line) if self.lexer_name in ("python", "py") else Text(line, look.AMBER)
+            shown.pad_left(2)
+            yield shown
+
+
+class Speech(Markdown):
+    """Foreign Markdown: without links to follow, and without pictures, of which a terminal shows none."""
+
+    elements: ClassVar[dict[str, type[MarkdownElement]]] = {
+        **{name: element for name, element in Markdown.elements.items() if name != "image"},
+        "fence": _Code,
+        "code_block": _Code,
+    }
+
+    def __init__(self, markup: str) -> None:
+        super().__init__(markup, hyperlinks=False, style=look.INK)
