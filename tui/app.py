@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import threading
@@ -192,6 +193,9 @@ class LabtopApp(App[str]):
             try:
                 async for update in client.updates():
                     self._cockpit.touch(self.view.take(update, client.state))
+                    if isinstance(update, Snapshot):
+                        self._cockpit.draw_now()  # The first sight of a study does not wait for a frame.
+                        gc.freeze()  # What a long study consists of would be walked through again and again.
                     await self._complete(update)
                     self._announce(update)
                     self._call(update)

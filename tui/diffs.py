@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
+from functools import cache
 from itertools import zip_longest
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
-from pygments.token import Comment, Keyword, Name, Number, String  # type: ignore[import-untyped]
 from rich.text import Text
 
 from loop.events import Caution
 from loop.trials.output import clean
 from tui import look, words
+
+if TYPE_CHECKING:
+    from pygments.lexer import Lexer  # type: ignore[import-untyped]
 
 COLOURED_AT_MOST = 600
 """Lines of a diff that pygments colours; beyond them it would be felt."""
@@ -22,8 +24,6 @@ SIDE_BY_SIDE = 110
 """Columns from which on both sides have room beside each other."""
 
 _HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@ ?(.*)")
-_KINDS = (Comment, Keyword, Name.Function, Name.Class, Number, String)
-_lexer = PythonLexer(stripnl=False, ensurenl=False)
 
 
 class DiffLine(NamedTuple):
@@ -175,15 +175,27 @@ def _code(line: DiffLine, sign: str, ground: str, sign_style: str, mark: str, *,
 
 def coloured_code(line: str) -> Text:
     """A line of Python in the colours of the theme."""
-    styles = dict(zip(_KINDS, _styles(), strict=True))
+    # Loaded when the first line of a diff is drawn, after the first sight of a study.
+    from pygments.token import Comment, Keyword, Name, Number, String  # type: ignore[import-untyped]
+
+    styles = {
+        Comment: f"italic {look.FAINT}",
+        Keyword: look.VIOLET,
+        Name.Function: look.BLUE,
+        Name.Class: look.BLUE,
+        Number: look.AMBER,
+        String: look.GREEN,
+    }
     text = Text()
-    for kind, piece in _lexer.get_tokens(line):
+    for kind, piece in _lexer().get_tokens(line):
         while kind is not None and kind not in styles:
             kind = kind.parent
         text.append(piece.rstrip("\n"), look.INK if kind is None else styles[kind])
     return text
 
 
-def _styles() -> Sequence[str]:
-    """Of `_KINDS`, in their order."""
-    return (f"italic {look.FAINT}", look.VIOLET, look.BLUE, look.BLUE, look.AMBER, look.GREEN)
+@cache
+def _lexer() -> Lexer:
+    from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
+
+    return PythonLexer(stripnl=False, ensurenl=False)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.markdown import CodeBlock, Markdown, MarkdownElement
+from rich.console import RenderableType
 from rich.text import Text
 
-from tui import diffs, look, words
+from tui import look, words
 from tui.view import Line
 
-LONGEST_BLOCK = 80
-"""Lines after which a block ends wherever it stands: the last one is drawn anew at every piece that comes."""
+LONGEST_BLOCK = 24
+LARGEST_BLOCK = 1000
+"""Lines and characters after which a block ends wherever it stands: the last is drawn anew at every piece of it."""
 
 _FENCE = re.compile(r"\s{0,3}(```+|~~~+)(.*)")
 
@@ -40,7 +39,7 @@ def blocks(lines: Sequence[Line]) -> list[list[Line]]:
             fence = ""
             continue
         begins = not same or (not fence and not last[-1].text.strip() and bool(line.text.strip()))
-        if not begins and len(last) >= LONGEST_BLOCK:
+        if not begins and (len(last) >= LONGEST_BLOCK or sum(len(one.text) for one in last) >= LARGEST_BLOCK):
             begins = True
             line = Line("text", f"{fence}\n{line.text}") if fence else line
         if begins:
@@ -73,6 +72,9 @@ def drawn(block: Sequence[Line], *, folded: bool = True) -> list[RenderableType]
             said = words.clean(first.text)
             return [Text.assemble(("│ ", look.LINE), (said, f"italic {look.FAINT}")) if said.strip() else Text()]
         case _:
+            # Rich's Markdown takes as long to load as a third of all the rest, and a study may show none for minutes.
+            from tui.speech import Speech
+
             said = "\n".join(words.clean(line.text) for text in block for line in _lines_of(text))
             return [Speech(said), *([Text()] if not block[-1].text.strip() else [])] if said.strip() else [Text()]
 
@@ -85,24 +87,3 @@ def written(text: str) -> list[RenderableType]:
     """A whole text of the agent's, such as its reasoning file."""
     lines = [Line("text", line) for line in text.splitlines()]
     return [piece for block in blocks(lines) for piece in drawn(block)]
-
-
-class _Code(CodeBlock):
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for line in str(self.text).rstrip().split("\n"):
-            shown = diffs.coloured_code(line) if self.lexer_name in ("python", "py") else Text(line, look.AMBER)
-            shown.pad_left(2)
-            yield shown
-
-
-class Speech(Markdown):
-    """Foreign Markdown: without links to follow, and without pictures, of which a terminal shows none."""
-
-    elements: ClassVar[dict[str, type[MarkdownElement]]] = {
-        **{name: element for name, element in Markdown.elements.items() if name != "image"},
-        "fence": _Code,
-        "code_block": _Code,
-    }
-
-    def __init__(self, markup: str) -> None:
-        super().__init__(markup, hyperlinks=False, style=look.INK)

@@ -33,6 +33,8 @@ Topic = Literal["state", "words", "diff", "steps", "log", "machine"]
 ALL: frozenset[Topic] = frozenset(("state", "words", "diff", "steps", "log", "machine"))
 
 WORDS_KEPT = 2000
+LONGEST_LINE = 2000
+"""Characters after which a line of the agent's ends, whether it says so or not: it is drawn anew at every piece."""
 LINES_KEPT = 5000
 STEPS_KEPT = 4000
 MACHINE_KEPT = 120
@@ -68,10 +70,12 @@ class Tail:
         self._end += 1
         self.pieces += 1
 
-    def extend_last(self, text: str) -> None:
+    def extend_last(self, text: str) -> int:
+        """Gives how long it is now, in characters."""
         last = self._lines.pop()
         self._lines.append(Line(last.kind, last.text + text))
         self.pieces += 1
+        return len(last.text) + len(text)
 
     def since(self, place: int) -> list[Line]:
         """The lines from `place` on, as far as they are still there."""
@@ -229,7 +233,8 @@ class View:
             return
         first, *rest = delta.text.split("\n")
         if speaker == self._speaker:
-            self.words.extend_last(first)
+            if self.words.extend_last(first) > LONGEST_LINE:
+                rest.insert(0, "")
         else:
             self.words.append(Line(delta.kind, first))
         for text in rest:

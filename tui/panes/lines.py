@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from rich.console import RenderableType
 from rich.segment import Segment
-from rich.style import Style
+from rich.style import Style, StyleType
 from rich.text import Text
 from textual import events
 from textual.binding import Binding, BindingType
@@ -58,8 +58,10 @@ class Lines(Widget, can_focus=True):
         self.follows = follow
         """Whether it goes to its end by itself whenever it stands there; otherwise it starts at its beginning."""
         self._keep = keep
+        """Lines on the screen, after wrapping."""
         self._blocks: list[RenderableType] = []
-        self._strips: list[Strip] = []
+        self._strips: list[Strip | Text] = []
+        """A text that takes one line becomes a strip only once it is in sight: of a flood most never is."""
         self._heights: list[int] = []
         """How many strips each block takes."""
         self._top = 0
@@ -114,7 +116,7 @@ class Lines(Widget, can_focus=True):
     def render_line(self, y: int) -> Strip:
         width = self.size.width
         at = self._top + y
-        strip = self._strips[at] if at < len(self._strips) else Strip.blank(width)
+        strip = self._strip(at) if at < len(self._strips) else Strip.blank(width)
         if self.needle:
             strip = marked(strip, self.needle)
         cropped = strip.crop(self._left, self._left + width)
@@ -139,7 +141,8 @@ class Lines(Widget, can_focus=True):
     def show_hit(self, direction: int) -> tuple[int, int]:
         """Go to the next line that has the needle, or the one before; gives its place and how many there are."""
         wanted = self.needle.casefold()
-        hits = [at for at, strip in enumerate(self._strips) if wanted in strip.text.casefold()] if wanted else []
+        said = (strip.plain if isinstance(strip, Text) else strip.text for strip in self._strips)
+        hits = [at for at, text in enumerate(said) if wanted in text.casefold()] if wanted else []
         if not hits:
             return 0, 0
         here = self._top if self._hit is None else self._hit
@@ -198,7 +201,8 @@ class Lines(Widget, can_focus=True):
         self.action_scroll_lines(len(self._strips))
 
     def action_sideways(self, direction: int) -> None:
-        widest = max((strip.cell_length for strip in self._strips), default=0)
+        lengths = (strip.cell_len if isinstance(strip, Text) else strip.cell_length for strip in self._strips)
+        widest = max(lengths, default=0)
         self._left = max(0, min(widest - self.size.width, self._left + direction * SIDEWAYS))
         self.refresh()
 
@@ -206,24 +210,35 @@ class Lines(Widget, can_focus=True):
     def _lowest_top(self) -> int:
         return max(0, len(self._strips) - self.size.height)
 
-    def _strips_of(self, block: RenderableType) -> list[Strip]:
-        console = self.app.console
-        if not isinstance(block, Text):
-            options = console.options.update(width=max(1, self._wrapped_to or self.size.width), height=None)
-            return [Strip(line) for line in console.render_lines(block, options, pad=False)]
-        wraps = self._wrap and self._wrapped_to and not block.no_wrap
-        lines = block.wrap(console, self._wrapped_to) if wraps else [block]
+    def _strip(self, at: int) -> Strip:
+        strip = self._strips[at]
+        if isinstance(strip, Text):
+            strip = self._strips[at] = self._line(strip, strip.style)
+        return strip
+
+    def _line(self, line: Text, style: StyleType) -> Strip:
         # Text.render leaves the text's own style out where no part of it has another one.
-        style = console.get_style(block.style)
-        return [Strip(Segment.apply_style(line.render(console), style)) for line in lines] or [Strip([])]
+        console = self.app.console
+        return Strip(Segment.apply_style(line.render(console), console.get_style(style)))
+
+    def _strips_of(self, block: RenderableType) -> Sequence[Strip | Text]:
+        console, width = self.app.console, self._wrapped_to
+        if not isinstance(block, Text):
+            options = console.options.update(width=max(1, width or self.size.width), height=None)
+            return [Strip(line) for line in console.render_lines(block, options, pad=False)]
+        if not self._wrap or not width or block.no_wrap or (len(block) <= width and block.cell_len <= width):
+            return [block]
+        return [self._line(line, block.style) for line in block.wrap(console, width)] or [Strip([])]
 
     def _drop_oldest(self) -> int:
         """Gives how many strips went."""
         # In tenths of the whole, so that a full stream does not shift its lists at every line.
-        if len(self._blocks) <= self._keep + self._keep // 10:
+        if len(self._strips) <= self._keep + self._keep // 10:
             return 0
-        excess = len(self._blocks) - self._keep
-        gone = sum(self._heights[:excess])
+        gone = excess = 0
+        while len(self._strips) - gone > self._keep and excess < len(self._blocks) - 1:
+            gone += self._heights[excess]
+            excess += 1
         del self._blocks[:excess], self._heights[:excess], self._strips[:gone]
         self._top = max(0, self._top - gone)
         self._hit = None

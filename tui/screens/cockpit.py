@@ -132,7 +132,7 @@ class Cockpit(Screen[None]):
                 pane.stale = True
 
     def draw_now(self) -> None:
-        """Show everything anew: the first sight of a study should not wait for a frame."""
+        """Show everything anew, without waiting for a frame."""
         self.touch(ALL)
         self._draw()
 
