@@ -41,6 +41,12 @@ BELL_EVERY = 1.0
 VANISHED = "the engine is gone without a word; `labtop run` starts another, which goes on from here"
 
 
+def _spare() -> None:
+    """Let the garbage collector leave out what stays: a long study would be walked through again and again."""
+    gc.freeze()
+    gc.enable()
+
+
 def _actions() -> type[Provider]:
     from tui.palette import Actions
 
@@ -183,6 +189,7 @@ class LabtopApp(App[str]):
         """Follow the engine; where it goes away, keep what is shown and look for it, or for the next one."""
         while True:
             self.view.lose(await self._follow())
+            gc.enable()
             self._cockpit.touch(ALL)
             await asyncio.sleep(RECONNECT)
 
@@ -195,7 +202,7 @@ class LabtopApp(App[str]):
                     self._cockpit.touch(self.view.take(update, client.state))
                     if isinstance(update, Snapshot):
                         self._cockpit.draw_now()  # The first sight of a study does not wait for a frame.
-                        gc.freeze()  # What a long study consists of would be walked through again and again.
+                        _spare()
                     await self._complete(update)
                     self._announce(update)
                     self._call(update)

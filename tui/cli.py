@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import shlex
 import sys
@@ -300,6 +301,8 @@ def _watch(root: Path, tag: str, *, headless: bool, guest: bool, ascii_only: boo
         except KeyboardInterrupt:
             print(f"\ndetached; the engine of {tag} goes on: labtop attach, labtop stop", file=sys.stderr)
             return 130
+    # Until the study is on the screen: to look for garbage while everything is loaded takes a sixth of that time.
+    gc.disable()
     from loop.config import load
     from tui.app import LabtopApp
 
