@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from loop import commands
 from loop.commands import AnyCommand
@@ -21,6 +23,9 @@ from loop.study import answers, socket_path, tags
 
 REFUSED, WRONG, NONE = 1, 2, 3
 """Exit statuses: the engine refused or failed; settings, arguments or the start are wrong; there is no engine."""
+
+STEERING = ("pause", "resume", "step", "reject", "keep", "undo", "gate", "approve", "amend", "break", "note", "stop")
+"""The commands that ask the engine for something."""
 
 HEADLESS_EXPERIMENTS = 10
 """So many a run without a terminal makes, where it is not told how many."""
@@ -73,16 +78,18 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="labtop",
         description="Watch an agent do research, and steer it. Alone, it opens the cockpit.",
-        epilog="example: labtop run --tag may12",
+        epilog=f"To steer the engine: {', '.join(STEERING)}; each has a --help. example: labtop run --tag may12",
         parents=[_common(folder=Path(), tag=None)],
         formatter_class=_Brief,
     )
-    top.set_defaults(act=_open)
+    top.set_defaults(act=_open, ascii=False)
     rooms = top.add_subparsers(metavar="COMMAND", title="commands")
 
     def add(name: str, act: Act, words: str, example: str) -> argparse.ArgumentParser:
+        # What steers is named in one line: with a line for each the help would be longer than a small screen.
+        listed: dict[str, Any] = {} if name in STEERING else {"help": words}
         made = rooms.add_parser(
-            name, parents=[_common()], help=words, description=_sentence(words), epilog=f"example: {example}"
+            name, parents=[_common()], description=_sentence(words), epilog=f"example: {example}", **listed
         )
         made.set_defaults(act=act)
         return made
@@ -98,7 +105,15 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--budget", type=_seconds, metavar="S", help="seconds of training a trial [cpu 20, else 300]")
     run.add_argument("--headless", action="store_true", help="one line per event instead of the cockpit")
     run.add_argument("--device", choices=("cuda", "mps", "cpu"), help="what to train on [the best there is]")
-    add("attach", _attach, "open the cockpit on the engine that runs", "labtop attach --tag may12")
+    attach = add("attach", _attach, "open the cockpit on the engine that runs", "labtop attach --tag may12")
+    watch = add("watch", _attach, "the same, or a line per event for logs and screen readers", "labtop watch --plain")
+    watch.add_argument("--plain", action="store_true", help="a line per event, and nothing else")
+    for opens in (top, run, attach, watch):
+        opens.add_argument(
+            "--ascii", action="store_true", default=argparse.SUPPRESS, help="draw the cockpit with ASCII alone"
+        )
+    serve = add("serve", _serve, "the cockpit in a browser on this machine", "labtop serve --port 8000")
+    serve.add_argument("--port", type=_count, default=8000, metavar="N", help="where [8000]; to 127.0.0.1 alone")
     status = add("status", _status, "how the study stands", "labtop status --json | jq .best.value")
     status.add_argument("--json", action="store_true", help="the whole state, for programs")
 
@@ -121,13 +136,51 @@ def parser() -> argparse.ArgumentParser:
     )
     keep.add_argument("number", nargs="?", type=_count, metavar="N", help="which one [the latest with a value]")
     keep.add_argument("--why", required=True, type=_words, help="the reason; the agent reads it")
+    undo = add(
+        "undo",
+        _give(lambda asked: commands.Undo(why=asked.why)),
+        "take the latest verdict back; the branch goes back too",
+        'labtop undo --why "the wrong one"',
+    )
+    undo.add_argument("--why", required=True, type=_words, help="the reason; it stands in the journal")
+    gate = add(
+        "gate",
+        _give(lambda asked: commands.Gate(on=asked.mode == "on")),
+        "approve mode: nothing trains before a person approves it",
+        "labtop gate on",
+    )
+    gate.add_argument("mode", choices=("on", "off"))
+    approve = add(
+        "approve",
+        _give(lambda asked: commands.Approve(number=asked.number)),
+        "let the proposal that waits train",
+        "labtop approve 12",
+    )
+    approve.add_argument("number", nargs="?", type=_count, metavar="N", help="the one you looked at [whatever waits]")
+    amend = add(
+        "amend",
+        _give(lambda asked: commands.Amend(diff=_patch(asked.patch), number=asked.number)),
+        "replace the patch that waits for approval",
+        "labtop amend 12 --patch mine.diff",
+    )
+    amend.add_argument("number", nargs="?", type=_count, metavar="N", help="the one you looked at [whatever waits]")
+    amend.add_argument("--patch", required=True, metavar="FILE", help="a unified diff against the incumbent; -: stdin")
+    stops = add(
+        "break",
+        _break,
+        "pause when a condition holds; without one, list them",
+        'labtop break "peak_vram_mb > 24000"',
+    )
+    stops.add_argument("condition", nargs="?", type=_words, help='"touches LAYERS", "crash", "gain < noise" …')
+    stops.add_argument("--forget", action="store_true", help="forget that one, or, without a condition, all")
     note = add(
         "note",
-        _give(lambda asked: commands.Note(text=asked.text)),
+        _give(lambda asked: commands.Note(text=asked.text, number=asked.on)),
         "tell the agent something, for its next briefing",
         'labtop note "try fewer layers"',
     )
     note.add_argument("text", type=_words)
+    note.add_argument("--on", type=_count, metavar="N", help="the experiment that it is about")
     stop = add(
         "stop",
         _give(lambda asked: commands.Stop(now=asked.now)),
@@ -228,28 +281,36 @@ def _run(asked: argparse.Namespace) -> int:
                 experiments=HEADLESS_EXPERIMENTS if headless and asked.experiments is None else asked.experiments,
             )
         )
-    return _watch(root, tag, headless=headless)
+    return _watch(root, tag, headless=headless, guest=False, ascii_only=asked.ascii)
 
 
 def _attach(asked: argparse.Namespace) -> int:
     root, tag = _running(asked)
-    return _watch(root, tag, headless=not (sys.stdin.isatty() and sys.stdout.isatty()))
+    plain = getattr(asked, "plain", False) or not (sys.stdin.isatty() and sys.stdout.isatty())
+    return _watch(root, tag, headless=plain, guest=True, ascii_only=asked.ascii)
 
 
-def _watch(root: Path, tag: str, *, headless: bool) -> int:
+def _watch(root: Path, tag: str, *, headless: bool, guest: bool, ascii_only: bool) -> int:
+    """`guest`: whoever watches came to an engine that others may look after."""
     socket = socket_path(root, tag)
     if headless:
         from tui.plain import watch
 
         try:
-            return asyncio.run(watch(socket))
+            return asyncio.run(watch(socket, guest=guest))
         except KeyboardInterrupt:
             print(f"\ndetached; the engine of {tag} goes on: labtop attach, labtop stop", file=sys.stderr)
             return 130
+    # Until the study is on the screen: to look for garbage while everything is loaded takes a sixth of that time.
+    gc.disable()
     from loop.config import load
     from tui.app import LabtopApp
 
-    said = LabtopApp(socket=socket, root=root, program=Path(load(root).program)).run()
+    if not ascii_only:
+        from tui.look import wants_ascii
+
+        ascii_only = wants_ascii()
+    said = LabtopApp(socket=socket, root=root, program=Path(load(root).program), ascii_only=ascii_only).run()
     if said:
         print(said)
     return 0
@@ -273,6 +334,37 @@ async def _send(socket: Path, command: AnyCommand) -> int:
         await client.close()
     print(reply.text if reply.ok else f"labtop: {reply.text}", file=sys.stdout if reply.ok else sys.stderr)
     return 0 if reply.ok else REFUSED
+
+
+def _patch(name: str) -> str:
+    """The text of a patch; `-` is stdin. Raises: Quit."""
+    try:
+        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise Quit(WRONG, f"{name} cannot be read: {error}") from error
+
+
+def _break(asked: argparse.Namespace) -> int:
+    if asked.condition is None and not asked.forget:
+        state, _ = _state(asked)
+        print("\n".join(state.breakpoints) or 'there is no breakpoint; set one: labtop break "touches LAYERS"')
+        return 0
+    if asked.forget:
+        return _give(lambda asked: commands.Unbreak(condition=asked.condition or ""))(asked)
+    return _give(lambda asked: commands.Break(condition=asked.condition))(asked)
+
+
+def _serve(asked: argparse.Namespace) -> int:
+    root, tag = _running(asked)
+    try:
+        from textual_serve.server import Server
+    except ImportError:
+        raise Quit(WRONG, "`labtop serve` needs textual-serve: pip install 'labtop[serve]'") from None
+    command = shlex.join([sys.executable, "-m", "tui.cli", "-C", str(root), "attach", "--tag", tag])
+    print(f"the cockpit of {tag}: http://127.0.0.1:{asked.port} (ctrl+c ends this, not the engine)")
+    print(f"from another machine, since it asks nobody for a password: ssh -L {asked.port}:127.0.0.1:{asked.port} …")
+    Server(command, host="127.0.0.1", port=asked.port, title=f"labtop {tag}").serve()
+    return 0
 
 
 def _status(asked: argparse.Namespace) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from statistics import fmean
 
 import msgspec
 
 from loop.events import Step, Verdict
-from loop.state import StudyState
+from loop.state import BASELINE, StudyState
 from tui.look import thin_out
 
 POINTS = 240
@@ -104,11 +106,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     last: float
 
 
-def run(steps: Sequence[Step], rival: Sequence[Step]) -> Run | None:
+def run(steps: Sequence[Step], rival: Sequence[Step], *, over_steps: bool = False) -> Run | None:
     """None before the first step."""
     if not any(math.isfinite(step.loss) for step in steps):
         return None
-    shares = all(step.progress is not None for step in (*steps, *rival))
+    shares = not over_steps and all(step.progress is not None for step in (*steps, *rival))
     mine, other = _curve(steps, shares=shares), _curve(rival, shares=shares)
     losses = [loss for _, loss in (*mine, *other)]
     low = min(losses)
@@ -129,3 +131,72 @@ def _curve(steps: Sequence[Step], *, shares: bool) -> Points:
     finite = [step for step in steps if math.isfinite(step.loss)]
     xs = thin_out([100 * (step.progress or 0.0) if shares else float(step.step) for step in finite], POINTS)
     return list(zip(xs, thin_out([step.loss for step in finite], POINTS), strict=True))
+
+
+NEAR = 0.05
+"""Share of the way so far over which two losses are averaged, that the noise of single steps does not count."""
+
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """How much lower the running trial's loss is than the incumbent's (positive: ahead); None where that is unknown."""
+
+    at_time: float | None = None
+    at_step: float | None = None
+
+
+def gap(steps: Sequence[Step], rival: Sequence[Step]) -> Gap:
+    """At the same share of the budget, and at the same step. Both sequences are in the order of training."""
+    if not steps or not rival:
+        return Gap()
+    shares = steps[-1].progress is not None and rival[-1].progress is not None
+    return Gap(
+        at_time=_ahead(steps, rival, lambda step: step.progress or 0.0 if shares else step.time),
+        at_step=_ahead(steps, rival, lambda step: float(step.step)),
+    )
+
+
+def _ahead(steps: Sequence[Step], rival: Sequence[Step], place: Callable[[Step], float]) -> float | None:
+    here = place(steps[-1])
+    own = _mean(steps, (1 - NEAR) * here, here, place)
+    its = _mean(rival, (1 - NEAR) * here, here, place)
+    return None if own is None or its is None or place(rival[-1]) < (1 - NEAR) * here else its - own
+
+
+def _mean(steps: Sequence[Step], low: float, high: float, place: Callable[[Step], float]) -> float | None:
+    """The mean loss between two places, or the nearest one's."""
+    first, last = bisect_left(steps, low, key=place), bisect_right(steps, high, key=place)
+    losses = [step.loss for step in steps[max(0, min(first, last - 1)) : last] if math.isfinite(step.loss)]
+    return fmean(losses) if losses else None
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one version of program.md."""
+
+    spec: int
+    tried: int
+    kept: int
+    gain: float
+    """What its kept experiments gained over the incumbents before them, in the metric's unit."""
+
+
+def program(state: StudyState) -> list[Version]:
+    """Keeps and gain of every version of program.md that an experiment was proposed under, and of the one in force."""
+    tried: dict[int, list[float | None]] = {state.spec: []} if state.spec else {}
+    incumbent: float | None = None
+    for experiment in state.experiments:
+        if experiment.verdict is None:
+            continue
+        kept = experiment.verdict == "keep" and experiment.value is not None
+        if experiment.agent != BASELINE:
+            gained = None
+            if kept and incumbent is not None and experiment.value is not None:
+                gained = state.better_by(experiment.value, incumbent)
+            tried.setdefault(experiment.spec, []).append(gained if kept else None)
+        if kept:
+            incumbent = experiment.value
+    return [
+        Version(
+            spec=spec, tried=len(gains), kept=sum(gain is not None for gain in gains), gain=sum(g or 0.0 for g in gains)
+        )
+        for spec, gains in sorted(tried.items())
+    ]

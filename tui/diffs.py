@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from typing import Literal, NamedTuple
+from functools import cache
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
-from pygments.token import Comment, Keyword, Name, Number, String, _TokenType  # type: ignore[import-untyped]
 from rich.text import Text
 
 from loop.events import Caution
 from loop.trials.output import clean
 from tui import look, words
 
+if TYPE_CHECKING:
+    from pygments.lexer import Lexer  # type: ignore[import-untyped]
+
 COLOURED_AT_MOST = 600
 """Lines of a diff that pygments colours; beyond them it would be felt."""
 PLACES_SHOWN = 3
+SIDE_BY_SIDE = 110
+"""Columns from which on both sides have room beside each other."""
 
 _HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@ ?(.*)")
-_ADDED, _REMOVED = "on #15271b", "on #2d191c"
-_TOKENS: dict[_TokenType, str] = {
-    Comment: f"italic {look.FAINT}",
-    Keyword: look.VIOLET,
-    Name.Function: look.BLUE,
-    Name.Class: look.BLUE,
-    Number: look.AMBER,
-    String: look.GREEN,
-}
-_lexer = PythonLexer(stripnl=False, ensurenl=False)
 
 
 class DiffLine(NamedTuple):
@@ -78,34 +73,75 @@ def extent(diff: str) -> Extent:
     return Extent(files, kinds.count("added"), kinds.count("removed"))
 
 
-def drawn(diff: str, cautions: Collection[Caution] = ()) -> list[Text]:
+class Drawn(NamedTuple):
+    """A diff as lines to show, and at which of them each hunk begins."""
+
+    texts: list[Text]
+    hunks: list[int]
+
+
+def drawn(diff: str, cautions: Collection[Caution] = (), *, width: int = 0, code: bool = True) -> Drawn:
     """The diff with line numbers and colours; a file's name is a heading where there are several.
 
-    A line to look at twice has a `!` before its number.
+    A line to look at twice has a `!` before its number. From `SIDE_BY_SIDE` columns on old and new stand beside each
+    other. `code`: it is one of Python.
     """
     several = len(extent(diff).files) > 1
     marked = {(clean(caution.path), caution.line) for caution in cautions}
-    path = ""
-    texts = []
+    path, texts, hunks = "", list[Text](), list[int]()
+    removed, added = list[Text](), list[Text]()
+    half = (width - 1) // 2 if width >= SIDE_BY_SIDE else 0
+
+    def flush() -> None:
+        """Put what was removed and what came in its place beside each other, or below."""
+        if half:
+            pairs = zip_longest(removed, added, fillvalue=None)
+            texts.extend(_beside(old, new, half) for old, new in pairs)
+        else:
+            texts.extend((*removed, *added))
+        removed.clear()
+        added.clear()
+
     for index, line in enumerate(parse(diff)):
-        coloured = index < COLOURED_AT_MOST
+        coloured = code and index < COLOURED_AT_MOST
         mark = ""
         if marked:
             mark = "! " if line.kind != "removed" and (path, line.number) in marked else "  "
+        if line.kind == "removed":
+            if added:
+                flush()
+            removed.append(_code(line, "-", look.REMOVED, look.RED, mark, coloured=coloured))
+            continue
+        if line.kind == "added":
+            added.append(_code(line, "+", look.ADDED, look.GREEN, mark, coloured=coloured))
+            continue
+        flush()
         match line.kind:
             case "file":
                 path = line.text
                 if several:
                     texts.append(Text(line.text, f"bold {look.BLUE}"))
-            case "hunk" if texts or line.text:
-                texts.append(Text(f"     ··· {line.text}".rstrip(), look.FAINT))
-            case "added":
-                texts.append(_code(line, "+", _ADDED, look.GREEN, mark, coloured=coloured))
-            case "removed":
-                texts.append(_code(line, "-", _REMOVED, look.RED, mark, coloured=coloured))
+            case "hunk":
+                hunks.append(len(texts))
+                if texts or line.text:
+                    texts.append(Text(f"     ··· {line.text}".rstrip(), look.FAINT))
             case "context":
-                texts.append(_code(line, " ", "", look.FAINT, mark, coloured=coloured))
-    return texts
+                shown = _code(line, " ", "", look.FAINT, mark, coloured=coloured)
+                texts.append(_beside(shown, shown, half) if half else shown)
+    flush()
+    return Drawn(texts, hunks)
+
+
+def _beside(old: Text | None, new: Text | None, half: int) -> Text:
+    sides = []
+    for side in (old, new):
+        text = Text() if side is None else side.copy()
+        ground, text.style = text.style, ""
+        text.truncate(half, overflow="ellipsis", pad=True)
+        if ground:
+            text.stylize_before(ground)
+        sides.append(text)
+    return Text.assemble(sides[0], ("│", look.LINE), sides[1], no_wrap=True)
 
 
 def cautioned(cautions: Collection[Caution]) -> str:
@@ -130,17 +166,36 @@ def _code(line: DiffLine, sign: str, ground: str, sign_style: str, mark: str, *,
     text.append(mark, f"bold {look.AMBER}")
     text.append(f"{line.number:>4} ", look.FAINT)
     text.append(f"{sign} ", f"bold {sign_style}")
-    if not coloured:
+    if coloured:
+        text.append_text(coloured_code(line.text))
+    else:
         text.append(line.text)
-        return text
-    for kind, piece in _lexer.get_tokens(line.text):
-        text.append(piece.rstrip("\n"), _style(kind))
     return text
 
 
-def _style(kind: _TokenType | None) -> str:
-    while kind is not None:
-        if kind in _TOKENS:
-            return _TOKENS[kind]
-        kind = kind.parent
-    return look.INK
+def coloured_code(line: str) -> Text:
+    """A line of Python in the colours of the theme."""
+    # Loaded when the first line of a diff is drawn, after the first sight of a study.
+    from pygments.token import Comment, Keyword, Name, Number, String  # type: ignore[import-untyped]
+
+    styles = {
+        Comment: f"italic {look.FAINT}",
+        Keyword: look.VIOLET,
+        Name.Function: look.BLUE,
+        Name.Class: look.BLUE,
+        Number: look.AMBER,
+        String: look.GREEN,
+    }
+    text = Text()
+    for kind, piece in _lexer().get_tokens(line):
+        while kind is not None and kind not in styles:
+            kind = kind.parent
+        text.append(piece.rstrip("\n"), look.INK if kind is None else styles[kind])
+    return text
+
+
+@cache
+def _lexer() -> Lexer:
+    from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
+
+    return PythonLexer(stripnl=False, ensurenl=False)

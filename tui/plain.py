@@ -25,11 +25,12 @@ LOG_TAIL = 15
 """So many of the last lines of a log say why a run failed."""
 
 
-async def watch(socket: Path, *, out: TextIO | None = None) -> int:
+async def watch(socket: Path, *, guest: bool, out: TextIO | None = None) -> int:
     """Print one line per event until the engine ends, then a summary, and return the exit status.
 
     The status is 0 where the engine ended by itself or was stopped by a person, 1 where it vanished, or where it waits
-    for a person who is not here: then it is stopped, so that nothing hangs. Raises: EngineGone.
+    for a person who is not here: then it is stopped, so that nothing hangs, but by no `guest`, who came to an engine
+    that somebody else has started. Raises: EngineGone.
     """
     out = out or sys.stdout
     client = await Client.connect(socket)
@@ -44,9 +45,10 @@ async def watch(socket: Path, *, out: TextIO | None = None) -> int:
                     said = line(record, client.state)
                     match record.event:
                         case ev.Paused(by="engine"):
-                            failed = True
+                            failed = not guest
                             said = f"{said}\n{await _last_words(client)}"
-                            await client.do(Stop(now=True))
+                            if not guest:
+                                await client.do(Stop(now=True))
                 case AgentDelta(kind="status") if update.text.strip():
                     said = f"{words.clock(time.time())} {words.name(update.number)} {words.one_line(update.text)}"
                 case Step() if time.monotonic() - told > PROGRESS_EVERY:

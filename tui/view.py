@@ -9,11 +9,23 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from loop.events import AgentDelta, Audited, DraftDiff, LogLines, Machine, ProposalStarted, Step, TrialStarted, Warned
+from loop.events import (
+    AgentDelta,
+    Audited,
+    DraftDiff,
+    LogLines,
+    Machine,
+    ProposalStarted,
+    Step,
+    TrialStarted,
+    Verdict,
+    Warned,
+)
 from loop.remote.client import Update
 from loop.remote.wire import Recorded, Snapshot
 from loop.state import Experiment, StudyState
-from tui import words
+from tui import curves, words
+from tui.curves import Gap
 
 Topic = Literal["state", "words", "diff", "steps", "log", "machine"]
 """What an update touches; a pane names the topics that it shows."""
@@ -21,6 +33,8 @@ Topic = Literal["state", "words", "diff", "steps", "log", "machine"]
 ALL: frozenset[Topic] = frozenset(("state", "words", "diff", "steps", "log", "machine"))
 
 WORDS_KEPT = 2000
+LONGEST_LINE = 2000
+"""Characters after which a line of the agent's ends, whether it says so or not: it is drawn anew at every piece."""
 LINES_KEPT = 5000
 STEPS_KEPT = 4000
 MACHINE_KEPT = 120
@@ -43,6 +57,8 @@ class Tail:
         self._end = 0
         self.epoch = 0
         """Counts how often the stream began anew, so that a reader knows to do so too."""
+        self.pieces = 0
+        """Counts what came, lines and pieces of them."""
 
     @property
     def end(self) -> int:
@@ -52,10 +68,14 @@ class Tail:
     def append(self, line: Line) -> None:
         self._lines.append(line)
         self._end += 1
+        self.pieces += 1
 
-    def extend_last(self, text: str) -> None:
+    def extend_last(self, text: str) -> int:
+        """Gives how long it is now, in characters."""
         last = self._lines.pop()
         self._lines.append(Line(last.kind, last.text + text))
+        self.pieces += 1
+        return len(last.text) + len(text)
 
     def since(self, place: int) -> list[Line]:
         """The lines from `place` on, as far as they are still there."""
@@ -70,6 +90,21 @@ class Tail:
 
     def __len__(self) -> int:
         return len(self._lines)
+
+
+class Tally(NamedTuple):
+    """What takes a walk through all experiments: taken once a record, not once a frame."""
+
+    counts: dict[Verdict, int]
+    tried: int
+    rate: float | None
+    """Experiments an hour, lately."""
+    busy: float
+    """Seconds for which trials that have ended held the device."""
+    luck: float
+    """How far one trial may be off by luck, at two standard deviations, where it is held against another on its seed;
+    0 before that is known."""
+    gain: str | None
 
 
 class View:
@@ -87,7 +122,8 @@ class View:
         self.rival: list[Step] = []
         """The incumbent's steps, to hold the running trial's against."""
         self.machine: deque[Machine] = deque(maxlen=MACHINE_KEPT)
-        self._luck: tuple[int, float] | None = None
+        self._tally: tuple[int, Tally] | None = None
+        self._gap: tuple[Step | None, Gap] | None = None
         self._speaker: tuple[int, str] | None = None
         """Whose line is open in `words`: the experiment and the kind."""
 
@@ -97,12 +133,27 @@ class View:
         return self.state.experiments[-1] if self.state.experiments else None
 
     @property
-    def luck(self) -> float:
-        """How far one trial may be off by luck, at two standard deviations, where it is held against another on its
-        seed; 0 before that is known. It takes a walk through all experiments: one a record, not one a frame."""
-        if self._luck is None or self._luck[0] != self.state.seq:
-            self._luck = self.state.seq, 2 * self.state.noise.paired
-        return self._luck[1]
+    def tally(self) -> Tally:
+        state = self.state
+        if self._tally is None or self._tally[0] != state.seq:
+            counts = state.counts()
+            tally = Tally(
+                counts=counts,
+                tried=sum(counts.values()),
+                rate=words.rate(state.experiments),
+                busy=words.busy(state),
+                luck=2 * state.noise.paired,
+                gain=words.gain(state),
+            )
+            self._tally = state.seq, tally
+        return self._tally[1]
+
+    @property
+    def gap(self) -> Gap:
+        """How the running trial does against the incumbent, as of its latest step."""
+        if self._gap is None or self._gap[0] is not self.step:
+            self._gap = self.step, curves.gap(self.steps, self.rival)
+        return self._gap[1]
 
     @property
     def step(self) -> Step | None:
@@ -149,7 +200,8 @@ class View:
     def _begin(self) -> None:
         self.words.clear()
         self.log.clear()
-        self.steps, self.diff, self._speaker, self._luck = [], None, None, None
+        self.steps, self.diff, self._speaker = [], None, None
+        self._tally = self._gap = None
         self.machine.clear()
 
     def _record(self, update: Recorded) -> frozenset[Topic]:
@@ -173,9 +225,16 @@ class View:
         speaker = (delta.number, delta.kind)
         if self._speaker is None or self._speaker[0] != delta.number:
             self.words.append(Line("turn", words.name(delta.number)))
+        if delta.kind in ("tool", "status"):
+            # Each is a line, or a few, of its own: none goes on where the one before it ended.
+            for text in delta.text.rstrip("\n").split("\n"):
+                self.words.append(Line(delta.kind, text))
+            self._speaker = (delta.number, "")
+            return
         first, *rest = delta.text.split("\n")
         if speaker == self._speaker:
-            self.words.extend_last(first)
+            if self.words.extend_last(first) > LONGEST_LINE:
+                rest.insert(0, "")
         else:
             self.words.append(Line(delta.kind, first))
         for text in rest:

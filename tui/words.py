@@ -103,6 +103,8 @@ def status(experiment: Experiment, state: StudyState) -> str:
     """The verdict, or how far the experiment is."""
     if experiment.verdict is not None:
         return experiment.verdict
+    if state.awaiting is experiment:
+        return "approve?"
     if experiment.stage == "training" and experiment.values and experiment.agent != BASELINE:
         return "confirming"
     if experiment.trial is not None and state.needs_audit(experiment.trial):
@@ -167,6 +169,33 @@ def rate(experiments: Iterable[Experiment]) -> float | None:
     return 3600 * len(decided) / span if span > 0 else None
 
 
+def busy(state: StudyState) -> float:
+    """Seconds for which trials that have ended held the device."""
+    return sum(
+        max(0.0, trial.ended - trial.started)
+        for experiment in state.experiments
+        for trial in experiment.trials
+        if trial.ended is not None
+    )
+
+
+def idle(state: StudyState, busy: float, now: float) -> tuple[float, float] | None:
+    """The share of time for which no trial held the device, and the seconds since the study began."""
+    past = now - state.opened
+    if not state.opened or past <= 0:
+        return None
+    trial = training(state)
+    busy += max(0.0, now - trial.started) if trial else 0.0
+    return max(0.0, 1 - busy / past), past
+
+
+def ahead(gap: float | None) -> str:
+    """`0.012 ahead of best`; "" where that is not known."""
+    if gap is None:
+        return ""
+    return f"{abs(gap):.3f} {'ahead of' if gap >= 0 else 'behind'} best"
+
+
 def mode_word(state: StudyState, *, connected: bool) -> str:
     """The word that stands first in the header."""
     if state.mode == "stopped":
@@ -214,6 +243,8 @@ def activity(state: StudyState, step: Step | None, now: float) -> str:
     if (doing := measuring(state)) is not None:
         return f"{doing}{_clock(state, step, now)}"
     current = state.current
+    if (waiting := state.awaiting) is not None:
+        return f"{name(waiting.number)} waits for your approval"
     if current is None:
         return "before the next proposal" if _held(state) else "between two experiments"
     title = "the baseline" if current.agent == BASELINE else name(current.number)
@@ -306,12 +337,25 @@ def happened(record: Record) -> str | None:
             )
         case ev.Decided():
             said = f"{name(event.number)} {event.verdict}: {event.reason}"
+        case ev.Undone():
+            said = f"{name(event.number)} verdict undone: {event.why}"
+        case ev.Approved():
+            said = f"{name(event.number)} approved"
+        case ev.Proposed() if event.by == "person":
+            said = f"{name(event.number)} has a patch changed by the person"
+        case ev.GateSet():
+            said = "each proposal waits for approval" if event.on else "proposals train without approval"
+        case ev.BreakpointSet():
+            said = f"breakpoint: {event.condition}"
+        case ev.BreakpointCleared():
+            said = f"no longer a breakpoint: {event.condition}"
         case ev.Paused():
             said = f"paused by the {event.by}" + (f": {event.reason}" if event.reason else "")
         case ev.Resumed():
             said = "resumed"
         case ev.Noted():
-            said = f"note: {event.text}"
+            beside = "" if event.number is None else f" beside {name(event.number)}"
+            said = f"note{beside}: {event.text}"
         case ev.Warned():
             said = f"warning: {event.text}"
         case _:

@@ -69,9 +69,10 @@ class Client:
         answer = await self._ask(wire.Act(id=self._new_id(), command=command))
         return Reply(ok=answer.ok, text=answer.text)
 
-    async def fetch(self, number: int, artifact: Artifact, *, tail: int = 1024 * 1024) -> str:
+    async def fetch(self, number: int, artifact: Artifact, *, trial: int | None = None, tail: int = 1024 * 1024) -> str:
         """An experiment's file as text, "" where there is none yet. Raises: EngineGone."""
-        answer = await self._ask(wire.Fetch(id=self._new_id(), number=number, artifact=artifact, tail=tail))
+        request = wire.Fetch(id=self._new_id(), number=number, artifact=artifact, trial=trial, tail=tail)
+        answer = await self._ask(request)
         return answer.text if answer.ok else ""
 
     async def close(self) -> None:

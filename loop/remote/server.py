@@ -220,16 +220,21 @@ class Server:
         viewer.answer(wire.encode(answer))
 
     def _fetch(self, request: wire.Fetch) -> str | None:
-        study, experiments = self._engine.study, self._engine.state.experiments
-        if not 0 <= request.number < len(experiments):
+        study, experiments, number = self._engine.study, self._engine.state.experiments, request.number
+        if request.artifact == "spec":
+            path = study.spec(number)
+        elif 0 <= number < len(experiments):
+            latest = len(experiments[number].trials) or 1
+            trial = latest if request.trial is None else request.trial
+            path = {
+                "diff": study.diff(number),
+                "reasoning": study.reasoning(number),
+                "log": study.log(number, trial),
+                "audit": study.audit_log(number, trial),
+                "metrics": study.metrics(number, trial),
+            }[request.artifact]
+        else:
             return None
-        trial = len(experiments[request.number].trials) or 1
-        path = {
-            "diff": study.diff(request.number),
-            "reasoning": study.reasoning(request.number),
-            "log": study.log(request.number, trial),
-            "metrics": study.metrics(request.number, trial),
-        }[request.artifact]
         try:
             with path.open("rb") as file:
                 file.seek(max(0, path.stat().st_size - max(0, request.tail)))

@@ -15,8 +15,9 @@ from loop.state import Experiment, StudyState
 LIMIT = 256 * 1024 * 1024
 """A frame larger than this, in bytes, is an error of the other side."""
 
-Artifact = Literal["diff", "reasoning", "log", "metrics"]
-"""A file of an experiment: the proposal's diff, the agent's words, the trial's output, its steps as JSON lines."""
+Artifact = Literal["diff", "reasoning", "log", "audit", "metrics", "spec"]
+"""A file of an experiment: the proposal's diff, the agent's words; a trial's output, what its audit printed, its steps
+as JSON lines. Of a "spec" the number is the version of program.md."""
 
 
 class Request(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):
@@ -34,10 +35,11 @@ class Act(Request, frozen=True):
 
 
 class Fetch(Request, frozen=True):
-    """One artifact of an experiment, of its latest trial. `tail`: at most so many bytes from the end."""
+    """One artifact of an experiment, of its latest trial or of `trial`. `tail`: at most so many bytes from the end."""
 
     number: int
     artifact: Artifact
+    trial: int | None = None
     tail: int = 1024 * 1024
 
 

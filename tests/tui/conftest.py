@@ -26,8 +26,10 @@ PATIENCE = 300.0
 
 
 @pytest.fixture(autouse=True)
-def colours(monkeypatch: pytest.MonkeyPatch) -> None:
+def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Colours, and nothing remembered from elsewhere."""
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 @pytest.fixture
@@ -115,7 +117,8 @@ class Cardboard:
         self.socket = socket
         self.records: list[Record] = []
         self.recent: list = []
-        self.files: dict[tuple[int, str], str] = {}
+        self.files: dict[tuple, str] = {}
+        """By number and artifact, and, where it is given, by trial."""
         self.speaks = True
         """Whether it keeps to the protocol of this version."""
         self.commands: list = []
@@ -179,8 +182,8 @@ class Cardboard:
                 case wire.Act(id=id, command=command):
                     self.commands.append(command)
                     writer.write(wire.encode(wire.Answer(id=id, ok=True, text="[/] as you say")))
-                case wire.Fetch(id=id, number=number, artifact=artifact):
-                    text = self.files.get((number, artifact))
+                case wire.Fetch(id=id, number=number, artifact=artifact, trial=trial):
+                    text = self.files.get((number, artifact, trial), self.files.get((number, artifact)))
                     writer.write(wire.encode(wire.Answer(id=id, ok=text is not None, text=text or "")))
         writer.close()
 

@@ -81,8 +81,8 @@ async def test_all_that_is_known_is_on_the_screen(cardboard, cardboard_cockpit, 
             "labtop/may12", "agent llm", "program.md 1", "4 tried", "1 keep", "1 discard", "1 crash", "1 reject",
             "warm down later", "expected  a little", "Plan", "raise the lr, twice", "> edit train.py",
             "train.py  +1 -1", "MATRIX_LR  0.02 -> 0.04", "11 - MATRIX_LR = 0.02", "11 + MATRIX_LR = 0.04",
-            "val_bpb, lower is better", "97 %", "61 of 139 GiB", "H200 · 61 °C · 612/700 W · 1980 MHz", "1.23 M",
-            "mfu 41 %", "compiling", "▼ follow", "44.0", "5:01", "incumbent 0003",
+            "val_bpb, lower is better", "97 %", "61 of 139 GiB", "H200", "61 °C · 612/700 W · 1980 MHz", "idle",
+            "1.23 M", "mfu 41 %", "compiling", "▼ follow", "44.0", "5:01", "incumbent 0003",
         ):  # fmt: skip
             assert words in screen, f"{words!r} is not in\n{screen}"
         rows = [line for line in screen.splitlines() if "│ 000" in line]

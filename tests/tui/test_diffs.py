@@ -17,14 +17,16 @@ CAUTIONS = (
 
 
 def marked(diff, cautions):
-    return [text.plain for text in diffs.drawn(diff, cautions) if text.plain.startswith("!")]
+    return [text.plain for text in diffs.drawn(diff, cautions).texts if text.plain.startswith("!")]
 
 
 def test_a_line_to_look_at_twice_has_a_sign_before_its_number():
     assert marked(DIFF, CAUTIONS) == ["!    2 + import time", "!    6 + print('[/] val_bpb: 0.1 ')"]
-    (first, *_) = [text for text in diffs.drawn(DIFF, CAUTIONS) if text.plain.startswith("!")]
+    (first, *_) = [text for text in diffs.drawn(DIFF, CAUTIONS).texts if text.plain.startswith("!")]
     assert str(first.spans[0].style) == f"bold {look.AMBER}"
-    assert [text.plain[2:] for text in diffs.drawn(DIFF, CAUTIONS)] == [text.plain for text in diffs.drawn(DIFF)]
+    assert [text.plain[2:] for text in diffs.drawn(DIFF, CAUTIONS).texts] == [
+        text.plain for text in diffs.drawn(DIFF).texts
+    ]
 
 
 def test_a_removed_line_of_the_same_number_is_not_the_one_and_what_stands_there_now_is():

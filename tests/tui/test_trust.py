@@ -11,7 +11,7 @@ from loop.noise import estimate
 from loop.patch import unified_diff
 from loop.remote.wire import Recorded, Snapshot
 from loop.state import StudyState, fold
-from tui import curves, keys, plain, words
+from tui import actions, curves, plain, words
 from tui.panes.experiments import ExperimentsPane
 from tui.view import View
 
@@ -142,7 +142,7 @@ def test_between_two_trials_it_says_that_there_may_be_another():
 
 
 def refusal(action, state, pointed=None):
-    return keys.refusal(action, state, connected=True, pointed=pointed, compact=False)
+    return actions.refusal(action, state, connected=True, pointed=pointed, compact=False)
 
 
 def test_a_key_says_why_it_cannot_act_on_what_is_measured_again_or_does_not_count():
@@ -186,7 +186,7 @@ async def test_the_chart_says_what_luck_may_do_once_that_is_known(cardboard, car
         assert "band" not in await sees(app, "lower is better", "● keep")
         cardboard.tell(*confirmed()[:-1], ev.Decided(number=1, verdict="keep", reason="", value=1.662))
         await sees(app, "val_bpb, lower is better · band: ±2σ of one trial, ")
-        reach = app.view.luck
+        reach = app.view.tally.luck
         await sees(app, f"band: ±2σ of one trial, {reach:.4f}")
 
 
@@ -203,11 +203,11 @@ def test_noise_is_reckoned_once_a_record(monkeypatch):
     asked, view, state = [], View(), state_of(*STUDY)
     view.take(Snapshot(state=state), state)
     monkeypatch.setattr(StudyState, "noise", property(lambda state: (asked.append(state.seq), estimate([[1, 2]]))[1]))
-    assert view.luck == view.luck > 0
+    assert view.tally.luck == view.tally.luck > 0
     record = Record(seq=state.seq + 1, time=NOW, event=ev.Noted(text="x"))
     state.apply(record)
     view.take(Recorded(record=record), state)
-    assert view.luck == view.luck > 0
+    assert view.tally.luck == view.tally.luck > 0
     assert asked == [record.seq - 1, record.seq]
 
 

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 
 from loop.state import Experiment
-from tui import look, words
+from tui import look, prose, words
 from tui.panes.lines import Lines
-from tui.panes.pane import Pane, Words
-from tui.view import WORDS_KEPT, Line, Topic, View
+from tui.panes.pane import LinesPane, Words
+from tui.view import WORDS_KEPT, Topic, View
 
-_MARKS = re.compile(r"\*\*(?P<bold>[^*\n]+)\*\*|`(?P<code>[^`\n]+)`")
-_HEADING = re.compile(r"^#{1,6}\s+")
 HYPOTHESIS_AT_MOST = 240
 """Characters of the hypothesis in the pinned lines; the experiment's own page has it whole."""
 
 
-class AgentPane(Pane):
+class AgentPane(LinesPane):
     shows: ClassVar[frozenset[Topic]] = frozenset(("words", "state"))
     number = 1
     label = "agent"
@@ -30,34 +28,54 @@ class AgentPane(Pane):
     AgentPane #expected { height: 1; margin-bottom: 1; text-wrap: nowrap; text-overflow: ellipsis; }
     AgentPane .-empty { display: none; }
     """
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("o", "fold", show=False)]
 
     def __init__(self) -> None:
         super().__init__()
+        self._folded = True
+        self._begin()
+
+    def _begin(self) -> None:
         self._place = 0
-        self._epoch = -1
+        """Of the first line of the block that can still grow."""
+        self._open = 0
+        """Into how many pieces that one is drawn."""
+        self._seen: tuple[int, int, int] = (-1, 0, 0)
 
     def compose(self) -> ComposeResult:
         yield Words(id="hypothesis", classes="-empty")
         yield Words(id="expected", classes="-empty")
         yield Lines(wrap=True, keep=WORDS_KEPT)
 
-    @property
-    def target(self) -> Lines:
-        return self.query_one(Lines)
-
     def show(self, view: View) -> None:
         self._pin(view.shown, view)
-        lines = self.target
-        if view.words.epoch != self._epoch or not self._place:
-            self._place, self._epoch = 0, view.words.epoch
+        said, lines = view.words, self.target
+        if (said.epoch, said.end, said.pieces) == self._seen:
+            return
+        if said.epoch != self._seen[0] or not self._place + self._open:
+            self._begin()
             lines.set([])
-        # The last line seen may have grown since.
-        fresh = view.words.since(max(0, self._place - 1))
-        if not fresh:
+        self._seen = said.epoch, said.end, said.pieces
+        blocks = prose.blocks(said.since(self._place))
+        if not blocks:
             lines.set([Text(_awaited(view), look.FAINT)])
             return
-        lines.write([styled(line) for line in fresh], replacing=1 if self._place else 0)
-        self._place = view.words.end
+        drawn = [prose.drawn(block, folded=self._folded) for block in blocks]
+        lines.write((piece for pieces in drawn for piece in pieces), replacing=self._open)
+        self._place, self._open = said.end - len(blocks[-1]), len(drawn[-1])
+
+    def restyle(self) -> None:
+        super().restyle()
+        self._begin()
+
+    def action_fold(self) -> None:
+        """Show what the agent's tools said, or fold it away."""
+        self._folded = not self._folded
+        self._begin()
+        self.stale = True
+
+    def copied(self, view: View) -> tuple[str, str]:
+        return "\n".join(line.text for line in view.words.since(0)), "the agent's words"
 
     def _pin(self, experiment: Experiment | None, view: View) -> None:
         hypothesis, expected = self.query_one("#hypothesis", Words), self.query_one("#expected", Words)
@@ -85,25 +103,3 @@ def _awaited(view: View) -> str:
 
 def shorten(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
-
-
-def styled(line: Line) -> Text:
-    """A line of the agent's, in the few marks of Markdown that it takes to read it well."""
-    if line.kind == "turn":
-        return Text(f"── {line.text} " + "─" * 12, look.FAINT)
-    said = words.clean(line.text)
-    if line.kind == "tool":
-        return Text.assemble(("> ", look.VIOLET), (said, look.VIOLET))
-    if line.kind == "status":
-        return Text(said, f"italic {look.FAINT}")
-    base = look.FAINT if line.kind == "thought" else look.INK
-    if heading := _HEADING.match(said):
-        return Text(said[heading.end() :], f"bold {look.BLUE}")
-    text = Text(style=base)
-    at = 0
-    for mark in _MARKS.finditer(said):
-        text.append(said[at : mark.start()])
-        text.append(mark["bold"] or mark["code"], "bold" if mark["bold"] else look.AMBER)
-        at = mark.end()
-    text.append(said[at:])
-    return text

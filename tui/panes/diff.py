@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rich.text import Text
+from textual import events
 from textual.app import ComposeResult
 
 from loop.events import Caution, Change
 from tui import diffs, look, words
 from tui.panes.lines import Lines
-from tui.panes.pane import Pane, Words
+from tui.panes.pane import LinesPane, Words
 from tui.view import Topic, View
 
 CONSTANTS_SHOWN = 2
 
 
-class DiffPane(Pane):
+class DiffPane(LinesPane):
     shows: ClassVar[frozenset[Topic]] = frozenset(("diff", "state"))
     number = 2
     label = "diff"
@@ -28,15 +29,12 @@ class DiffPane(Pane):
 
     def __init__(self) -> None:
         super().__init__()
-        self._drawn: tuple[int, str, tuple[Caution, ...]] | None = None
+        self._drawn: tuple[int, str, tuple[Caution, ...], int] | None = None
+        self._hunks: list[int] = []
 
     def compose(self) -> ComposeResult:
         yield Words(id="summary", classes="-empty")
         yield Lines(follow=False)
-
-    @property
-    def target(self) -> Lines:
-        return self.query_one(Lines)
 
     def show(self, view: View) -> None:
         experiment = view.shown
@@ -44,18 +42,49 @@ class DiffPane(Pane):
         diff = view.diff.diff if view.diff is not None and view.diff.number == number else ""
         changes = experiment.changes if experiment else ()
         cautions = experiment.cautions if experiment else ()
+        width = self.content_size.width
+        drawing = (number, diff, cautions, width)
         if not diff:
+            self._hunks = []
             self.target.set([Text(_awaited(view), look.FAINT)])
-        elif (number, diff, cautions) != self._drawn:
+        elif drawing != self._drawn:
             # The diff is told before what is to be looked at in it; who has begun to read it stays where he is.
             stay = self._drawn is not None and self._drawn[:2] == (number, diff)
-            self.target.set(diffs.drawn(diff, cautions), stay=stay)
-        self._drawn = (number, diff, cautions)
-        self.entitle(self.label if number < 0 else f"diff · {words.name(number)}")
+            texts, self._hunks = diffs.drawn(diff, cautions, width=width)
+            self.target.set(texts, stay=stay)
+        self._drawn = drawing
+        count = f" · {len(self._hunks)} hunks, n/N" if len(self._hunks) > 1 else ""
+        self.entitle(self.label if number < 0 else f"diff · {words.name(number)}{count}")
         pinned = self.query_one("#summary", Words)
         pinned.set_class(not diff, "-empty")
         if diff:
             pinned.say(summary(diff, changes, cautions), layout=True)
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.stale = True
+
+    def restyle(self) -> None:
+        super().restyle()
+        self._drawn = None
+
+    def copied(self, view: View) -> tuple[str, str]:
+        return (view.diff.diff if view.diff else ""), "the diff"
+
+    def step_to(self, direction: int) -> str:
+        if self.needle:
+            return super().step_to(direction)
+        if not self._hunks:
+            return "there is no diff to step through"
+        here = self.target.first_block()
+        later = [hunk for hunk in self._hunks if hunk > here]
+        before = [hunk for hunk in self._hunks if hunk < here]
+        if direction > 0 and later:
+            self.target.show_block(later[0])
+        elif direction < 0 and before:
+            self.target.show_block(before[-1])
+        else:
+            return "that is the last hunk" if direction > 0 else "that is the first hunk"
+        return ""
 
 
 def _awaited(view: View) -> str:

@@ -1,52 +1,74 @@
-"""The keys that work now. One that cannot act is grey; pressed all the same, it says why."""
+"""The keys that work now, and above them what waits for a person. A key that cannot act is grey; pressed all the same,
+it says why."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import ClassVar
 
 from rich.text import Text
 from textual import events
 from textual.message import Message
 
-from tui import look
-from tui.keys import KEYS, Key
-from tui.panes.pane import Words
+from loop.state import StudyState
+from tui import actions, look, words
+from tui.actions import ACTIONS, Action
+from tui.panes.rows import Rows
 
 
-class Footer(Words):
-    DEFAULT_CSS: ClassVar[str] = "Footer { height: 1; background: $panel; padding: 0 1; text-wrap: nowrap; }"
+class Footer(Rows):
+    DEFAULT_CSS: ClassVar[str] = "Footer { height: 1; background: $panel; padding: 0 1; }"
 
     class Clicked(Message):
-        def __init__(self, key: Key) -> None:
+        def __init__(self, action: Action) -> None:
             super().__init__()
-            self.key = key
+            self.action = action
 
     def __init__(self) -> None:
         super().__init__()
-        self._places: list[tuple[int, Key]] = []
+        self._places: list[tuple[int, Action]] = []
         """Where each key's words end, from the left."""
 
-    def show(self, usable: Sequence[bool], *, paused: bool) -> None:
-        """`usable` tells for each of `KEYS` whether it can act."""
+    def show(self, usable: Collection[str], state: StudyState) -> None:
+        """`usable` names the actions that can act."""
         width = self.content_size.width
-        chosen = [(key, can) for key, can in zip(KEYS, usable, strict=True)]
-        for rank in range(max(key.rank for key in KEYS), 0, -1):
-            if sum(len(key.key) + len(key.label) + 3 for key, _ in chosen) - 2 <= width:
+        chosen = [(action, actions.label(action, state)) for action in ACTIONS if action.rank is not None]
+        ranks = {action.rank or 0 for action, _ in chosen}
+        for rank in range(max(ranks), 0, -1):
+            if sum(len(action.shown) + len(label) + 3 for action, label in chosen) - 2 <= width:
                 break
-            chosen = [(key, can) for key, can in chosen if key.rank < rank]
+            chosen = [(action, label) for action, label in chosen if (action.rank or 0) < rank]
         text, self._places = Text(), []
-        for key, can in chosen:
-            label = "resume" if key.action == "pause" and paused else key.label
-            text.append(key.key, f"bold {look.BLUE}" if can else look.FAINT)
+        for action, label in chosen:
+            can = action.name in usable
+            text.append(action.shown, f"bold {look.BLUE}" if can else look.FAINT)
             text.append(f" {label}", look.INK if can else look.FAINT)
-            self._places.append((text.cell_len, key))
+            self._places.append((text.cell_len, action))
             text.append("  ")
         self.say(text)
 
     def on_click(self, event: events.Click) -> None:
         at = event.x - 1
-        for end, key in self._places:
+        for end, action in self._places:
             if at < end:
-                self.post_message(self.Clicked(key))
+                self.post_message(self.Clicked(action))
                 return
+
+
+class Request(Rows):
+    """What waits for a person: a line, not a dialog that takes the keys away."""
+
+    DEFAULT_CSS: ClassVar[str] = """
+    Request { height: 1; padding: 0 1; display: none; background: $warning-muted; }
+    Request.-asks { display: block; }
+    """
+
+    def show(self, state: StudyState) -> None:
+        waiting = state.awaiting
+        self.set_class(waiting is not None, "-asks")
+        if waiting is None:
+            return
+        text = Text.assemble((f"! {words.name(waiting.number)} waits for your approval", f"bold {look.AMBER}"))
+        for key, does in (("enter", "look at it"), ("a", "approve"), ("x", "reject")):
+            text.append(f"   {key}", f"bold {look.BLUE}").append(f" {does}", look.INK)
+        self.say(text.append(f"   {words.what(waiting)}", look.INK))

@@ -8,7 +8,7 @@ from typing import ClassVar
 from rich.text import Text
 
 from tui import look, words
-from tui.panes.pane import Words
+from tui.panes.rows import Rows
 from tui.view import View
 
 GAP = 2
@@ -17,11 +17,11 @@ BAR = 16
 """Columns of the budget's bar."""
 
 
-class Header(Words):
-    DEFAULT_CSS: ClassVar[str] = "Header { height: 2; background: $panel; padding: 0 1; text-wrap: nowrap; }"
+class Header(Rows):
+    DEFAULT_CSS: ClassVar[str] = "Header { height: 2; background: $panel; padding: 0 1; }"
 
     def show(self, view: View) -> None:
-        width = self.size.width
+        width = self.content_size.width
         if width > 0:
             self.say(Text("\n").join((first_line(view, width), second_line(view, width))))
 
@@ -31,13 +31,13 @@ def first_line(view: View, width: int) -> Text:
     mode = words.mode_word(state, connected=view.connected)
     if mode == "CONNECTING" and view.missing:
         mode = "NO ENGINE"
-    left = Text.assemble((f" {mode} ", look.MODE_STYLES[mode]), "  ")
+    left = Text.assemble((f" {mode} ", look.mode(mode)), "  ")
     if mode == "NO ENGINE":
         left.append(view.missing, look.RED)
     else:
         left.append(words.activity(state, view.step, view.now()), f"bold {look.INK}")
     share = words.share_spent(state, view.step)
-    best, gain = state.best, words.gain(state)
+    best, gain = state.best, view.tally.gain
     right = Text()
     if best is not None:
         right.append("best ", look.FAINT).append(words.value(best.value), f"bold {look.GREEN}")
@@ -47,6 +47,9 @@ def first_line(view: View, width: int) -> Text:
     fuller = right.copy()
     if gain is not None and best is not None and best.number > 0:
         fuller.append("   gain ", look.FAINT).append(gain, f"bold {look.GREEN}")
+    gap = view.gap.at_time if share is not None and mode != "NO ENGINE" else None
+    if gap is not None:
+        left.append(f" · {words.ahead(gap)}", look.GREEN if gap >= 0 else look.AMBER)
     wider = left.copy()
     if share is not None:
         wider.append("  ").append_text(look.bar(share, BAR))
@@ -67,13 +70,16 @@ def second_line(view: View, width: int) -> Text:
         left.append(" · NO SANDBOX", look.AMBER)
     elif state.sandbox:
         walls.append(f" · sandbox {words.one_line(state.sandbox)}", look.FAINT)
+    if state.approving:
+        left.append(" · APPROVE MODE", look.AMBER)
+    if state.breakpoints:
+        walls.append(f" · {len(state.breakpoints)} breakpoints", look.FAINT)
     spec = Text(f" · program.md {state.spec}", look.FAINT) if state.spec else Text()
-    counts = state.counts()
-    right = Text(f"{state.tried} tried", look.INK)
+    counts, rate = view.tally.counts, view.tally.rate
+    right = Text(f"{view.tally.tried} tried", look.INK)
     for verdict in ("keep", "discard", "crash", "reject"):
         if counts[verdict]:
-            right.append(f"  {counts[verdict]} {verdict}", look.STATUS_STYLES[verdict])
-    rate = words.rate(state.experiments)
+            right.append(f"  {counts[verdict]} {verdict}", look.status(verdict))
     fuller = right.copy()
     if rate is not None:
         fuller.append(f"   {rate:.3g}/h" if rate < 1000 else f"   {words.amount(rate)}/h", look.INK)

@@ -10,12 +10,13 @@ from textual.app import ComposeResult
 
 from loop.events import Device, Machine, Step
 from tui import look, words
-from tui.panes.pane import Pane, Words
+from tui.panes.pane import Pane
+from tui.panes.rows import Rows
 from tui.view import Topic, View
 
-LABEL = 7
+LABEL = 8
 """Columns of the labels at the left."""
-READING = 9
+READING = 10
 """Columns of the readings behind them."""
 
 
@@ -24,31 +25,39 @@ class MachinePane(Pane, can_focus=True):
     number = 4
     label = "machine"
 
-    DEFAULT_CSS = """
-    MachinePane Words { height: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }
-    """
-
     def compose(self) -> ComposeResult:
-        yield Words()
+        yield Rows()
 
     def show(self, view: View) -> None:
         width, height = self.content_size.width, self.content_size.height
         if width > 0:
-            self.query_one(Words).say(Text("\n").join(readings(view, width)[:height]))
+            self.query_one(Rows).say(Text("\n").join(readings(view, width, height)[:height]))
+
+    def copied(self, view: View) -> tuple[str, str]:
+        return "\n".join(line.plain.rstrip() for line in readings(view, 100, 1000)), "the machine's readings"
 
 
-def readings(view: View, width: int) -> list[Text]:
-    """The pane's lines, the run first: it is what a person looks for."""
-    lines = _run(view, width)
+def readings(view: View, width: int, height: int) -> list[Text]:
+    """The pane's lines, the run first: it is what a person looks for. Devices in as many lines as there is room for."""
+    above, below = _run(view, width), _idle(view)
     if not view.machine:
-        return [*lines, Text("its first reading comes in a second", look.FAINT)]
+        return [*above, *below, Text("its first reading comes in a second", look.FAINT)]
     latest = view.machine[-1]
-    lines.append(Text())
-    for index, device in enumerate(latest.devices):
-        past = [sample.devices[index] for sample in view.machine if index < len(sample.devices)]
-        lines.extend(_device(index, device, past, width))
-    lines.extend(_host(latest, list(view.machine), width))
-    return lines
+    below = [*_host(latest, list(view.machine), width), *below]
+    pasts = [
+        [sample.devices[index] for sample in view.machine if index < len(sample.devices)]
+        for index in range(len(latest.devices))
+    ]
+    room = height - len(above) - len(below)
+    for draw in (_device, _device_in_short, _device_in_a_line):
+        devices = [
+            line
+            for index, (device, past) in enumerate(zip(latest.devices, pasts, strict=True))
+            for line in draw(index, device, past, width)
+        ]
+        if len(devices) <= room:
+            break
+    return [*above, *devices, *below]
 
 
 def _run(view: View, width: int) -> list[Text]:
@@ -72,8 +81,69 @@ def _run(view: View, width: int) -> list[Text]:
     return lines
 
 
+def _idle(view: View) -> list[Text]:
+    """For how much of the study nothing trained: what the night costs beside the training."""
+    known = words.idle(view.state, view.tally.busy, view.now())
+    if known is None:
+        return []
+    share, past = known
+    # Without seconds: a clock in every frame would be paid for in every frame.
+    since = (
+        f"{past / 60:.0f} min" if past < 7200 else f"{past / 3600:.1f} h" if past < 172800 else f"{past / 86400:.0f} d"
+    )
+    return [_line("idle", words.percent(share), Text(f"of {since} since it began", look.FAINT))]
+
+
 def _device(index: int, device: Device, past: Sequence[Device], width: int) -> list[Text]:
     name = words.one_line(device.name).removeprefix("NVIDIA ")
+    lines = []
+    if device.utilisation is not None:
+        uses = [sample.utilisation for sample in past if sample.utilisation is not None]
+        lines.append(_line(f"gpu {index}", words.percent(device.utilisation), _history(uses, name, width, 0.0, 1.0)))
+    else:
+        lines.append(_line(f"gpu {index}", "", Text(name, look.FAINT)))
+    if device.memory_used is not None and device.memory_total:
+        of = f"{words.gib(device.memory_used)} of {words.gib(device.memory_total)} GiB"
+        share = device.memory_used / device.memory_total
+        lines.append(_line("  mem", words.percent(share), _bar_and(share, of, width)))
+    if device.power is not None:
+        limit = "" if device.power_limit is None else f"of {device.power_limit:.0f} W"
+        powers = [sample.power for sample in past if sample.power is not None]
+        history = _history(powers, limit, width, 0.0, device.power_limit or max(powers))
+        lines.append(_line("  power", f"{device.power:.0f} W", history))
+    heat = [sample.temperature for sample in past if sample.temperature is not None]
+    clocks = [sample.clock for sample in past if sample.clock is not None]
+    clock = "" if device.clock is None else f"{device.clock:.0f} MHz"
+    if device.temperature is not None:
+        lines.append(_line("  temp", f"{device.temperature:.0f} °C", _history(heat, "", width)))
+    if device.clock is not None:
+        lines.append(_line("  clock", clock, _history(clocks, "", width, 0.0, max(clocks))))
+    return lines
+
+
+def _device_in_short(index: int, device: Device, past: Sequence[Device], width: int) -> list[Text]:
+    """Without the past of power, heat and clock."""
+    lines = _device(index, device, past, width)[: 1 + (device.memory_used is not None)]
+    facts = " · ".join(_facts(device))
+    return [*lines, *([_line("", "", Text(facts, look.FAINT))] if facts else [])]
+
+
+def _device_in_a_line(index: int, device: Device, past: Sequence[Device], width: int) -> list[Text]:
+    uses = [sample.utilisation for sample in past if sample.utilisation is not None]
+    memory = "" if device.memory_used is None else f"{words.gib(device.memory_used)} GiB"
+    facts = " ".join(fact for fact in (memory, *_facts(device)) if fact)
+    room = max(4, min(_room(width), width - LABEL - READING - len(facts) - 2))
+    past_uses = look.spark(uses, room, low=0.0, high=1.0).ljust(room)
+    return [
+        _line(
+            f"gpu {index}",
+            words.percent(device.utilisation),
+            Text.assemble((past_uses, look.BLUE), ("  " + facts, look.FAINT)),
+        )
+    ]
+
+
+def _facts(device: Device) -> list[str]:
     facts = []
     if device.temperature is not None:
         facts.append(f"{device.temperature:.0f} °C")
@@ -82,16 +152,7 @@ def _device(index: int, device: Device, past: Sequence[Device], width: int) -> l
         facts.append(f"{device.power:.0f}{limit} W")
     if device.clock is not None:
         facts.append(f"{device.clock:.0f} MHz")
-    uses = [sample.utilisation for sample in past if sample.utilisation is not None]
-    lines = []
-    if device.utilisation is not None:
-        lines.append(_line(f"gpu {index}", words.percent(device.utilisation), _history(uses, "", width, 0.0, 1.0)))
-    if device.memory_used is not None and device.memory_total:
-        of = f"{words.gib(device.memory_used)} of {words.gib(device.memory_total)} GiB"
-        share = device.memory_used / device.memory_total
-        lines.append(_line("  mem", words.percent(share), _bar_and(share, of, width)))
-    lines.append(_line("", "", Text(" · ".join([name, *facts]), look.FAINT)))
-    return lines
+    return facts
 
 
 def _host(latest: Machine, past: Sequence[Machine], width: int) -> list[Text]:

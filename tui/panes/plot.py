@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from textual.app import ComposeResult
@@ -9,7 +10,7 @@ from textual.containers import Grid
 from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widgets import Static
-from textual_hires_canvas import Canvas
+from textual_hires_canvas import Canvas, HiResMode
 from textual_plot import PlotWidget
 
 
@@ -28,8 +29,8 @@ class _QuietCanvas(Canvas):
 class Plot(PlotWidget):
     DEFAULT_CSS = """
     Plot > .plot--axis { color: $panel-lighten-3; }
-    Plot > .plot--tick { color: $secondary; text-style: none; }
-    Plot > .plot--label { color: $secondary; text-style: none; }
+    Plot > .plot--tick { color: $text-muted; text-style: none; }
+    Plot > .plot--label { color: $text-muted; text-style: none; }
     """
     can_focus = False
     margin_top = reactive(0)
@@ -54,3 +55,8 @@ class Plot(PlotWidget):
         if there in "└":
             return there
         return {(0, 0, 0, 2): "┤", (0, 0, 2, 0): "┬"}.get(quad, there)
+
+    def line(self, points: Sequence[tuple[float, float]], style: str) -> None:
+        if len(points) > 1:
+            xs, ys = [x for x, _ in points], [y for _, y in points]
+            self.plot(xs, ys, line_style=style, hires_mode=HiResMode.BRAILLE)

@@ -11,12 +11,13 @@ from textual.message import Message
 
 from tui import look, words
 from tui.panes.machine import readings_in_short
-from tui.panes.pane import Pane, Words
+from tui.panes.pane import Pane
+from tui.panes.rows import Rows
 from tui.view import View
 
 
-class Tabs(Words):
-    DEFAULT_CSS: ClassVar[str] = "Tabs { height: 1; padding: 0 1; text-wrap: nowrap; }"
+class Tabs(Rows):
+    DEFAULT_CSS: ClassVar[str] = "Tabs { height: 1; padding: 0 1; }"
 
     class Clicked(Message):
         def __init__(self, number: int) -> None:
@@ -42,11 +43,11 @@ class Tabs(Words):
                 return
 
 
-class Summary(Words):
-    DEFAULT_CSS: ClassVar[str] = "Summary { height: 2; padding: 0 1; text-wrap: nowrap; }"
+class Summary(Rows):
+    DEFAULT_CSS: ClassVar[str] = "Summary { height: 2; padding: 0 1; }"
 
     def show(self, view: View) -> None:
-        room = max(8, self.size.width // 3)
+        room = max(8, self.content_size.width // 3)
         state, step = view.state, view.step
         first = Text()
         values = [e.value for e in state.experiments if e.verdict == "keep" and e.value is not None]

@@ -114,12 +114,16 @@ class AskWhy(Dialog):
 
 
 class Tell(Dialog):
-    """A message, sent with Enter: it changes no verdict."""
+    """A message, sent with Enter: it changes no verdict. `beside`: the experiment that it is about."""
 
-    def __init__(self) -> None:
-        effect = Text("It stands in the agent's next briefing; the proposal under way does not see it.", look.INK)
+    def __init__(self, *, beside: str = "") -> None:
+        said = "It stands in the agent's next briefing; the proposal under way does not see it."
         super().__init__(
-            title="message to the agent", effect=effect, placeholder="what should it know?", opened_by="m", grave=False
+            title=f"note on {beside}" if beside else "message to the agent",
+            effect=Text(f"It stands beside {beside} and{said[2:]}" if beside else said, look.INK),
+            placeholder="what should it know?",
+            opened_by="m",
+            grave=False,
         )
 
     def keys(self) -> Text:

@@ -10,98 +10,120 @@ from rich.text import Text
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal
+from textual.containers import Container
 from textual.message import Message
 from textual.screen import Screen
+from textual.widgets import Input
 
 from loop import commands
 from loop.commands import AnyCommand
 from loop.state import Experiment
-from tui import keys, look, words
+from tui import actions, look, words
+from tui.actions import ACTIONS, Given
+from tui.engine import Do, Fetch
 from tui.panes.agent import AgentPane
-from tui.panes.chart import ChartPane
+from tui.panes.chart import MODES, ChartPane
 from tui.panes.diff import DiffPane
 from tui.panes.experiments import ExperimentsPane
-from tui.panes.footer import Footer
+from tui.panes.footer import Footer, Request
 from tui.panes.header import Header
 from tui.panes.log import LogPane
 from tui.panes.machine import MachinePane
 from tui.panes.pane import Pane
 from tui.panes.tabs import Summary, Tabs
-from tui.screens import program
-from tui.screens.ask import AskWhy, Tell
-from tui.screens.experiment import ExperimentPage, Fetch
-from tui.screens.help import Help
-from tui.screens.stop import StopEngine
+from tui.settings import Settings
+from tui.terminal import congested
 from tui.view import ALL, Topic, View
 
 FRAMES = 4
 """Frames a second at most; nothing is drawn in one in which nothing changed."""
 
+BLURRED = 8
+"""While nobody looks, one frame in so many is drawn."""
+
 
 class Cockpit(Screen[None]):
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (160, "-wide")]  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (180, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]  # noqa: RUF012
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(
-            Binding(key, f"act('{action}')", show=False)
-            for key, action in (
-                ("p", "pause"),
-                ("s", "step"),
-                ("x", "reject"),
-                ("k", "keep"),
-                ("m", "message"),
-                ("e", "program"),
-                ("v", "chart_view"),
-                ("z", "zoom"),
-                ("question_mark", "help"),
-                ("q", "detach"),
-                ("Q", "stop"),
-            )
-        ),
+        *(Binding(action.key, f"act('{action.name}')", show=False) for action in ACTIONS if action.key != "tab"),
+        Binding("enter", "open_waiting", show=False),
+        Binding("escape", "end_find", show=False),
         # With priority, so that a key typed right after them goes to the pane that they went to.
         Binding("tab", "turn(1)", show=False, priority=True),
         Binding("shift+tab", "turn(-1)", show=False, priority=True),
         *(Binding(str(number), f"pane({number})", show=False, priority=True) for number in range(1, 7)),
     ]
 
-    class Given(Message):
-        """A person's command."""
-
-        def __init__(self, command: AnyCommand) -> None:
-            super().__init__()
-            self.command = command
-
     class Detached(Message):
         """A person closes the view."""
 
-    def __init__(self, view: View, *, program: Path, fetch: Fetch) -> None:
+    class Arranged(Message):
+        """The layout is another one, worth remembering."""
+
+    class Themed(Message):
+        """A person wants the next theme."""
+
+    class Silenced(Message):
+        """A person wants the bell on, or off."""
+
+    class Searched(Message):
+        """A person wants the command palette."""
+
+    class Copied(Message):
+        def __init__(self, text: str, what: str) -> None:
+            super().__init__()
+            self.text, self.what = text, what
+
+    def __init__(self, view: View, *, program: Path, fetch: Fetch, do: Do, settings: Settings) -> None:
         super().__init__()
         self._view = view
         self._program_path = program
-        self._fetch = fetch
+        self._fetch, self._do = fetch, do
+        self._settings = settings
         self._current = 1
         """The pane that is shown where there is room for one."""
+        self._frame = 0
+        self._panes: list[Pane] = [AgentPane(), DiffPane(), ChartPane(), MachinePane(), ExperimentsPane(), LogPane()]
+        """By number, from 1."""
 
     def compose(self) -> ComposeResult:
+        agent, diff, chart, machine, experiments, log = self._panes
         yield Header()
         yield Tabs()
-        with Horizontal(id="upper"):
-            yield AgentPane()
-            yield DiffPane()
-        with Horizontal(id="middle"):
-            yield ChartPane()
-            yield MachinePane()
-        with Horizontal(id="lower"):
-            yield ExperimentsPane()
-            yield LogPane()
+        with Container(id="top", classes="row"):
+            with Container(id="upper", classes="row"):
+                yield agent
+                yield diff
+            with Container(id="middle", classes="row"):
+                yield chart
+                yield machine
+        with Container(id="lower", classes="row"):
+            yield experiments
+            yield log
         yield Summary()
+        yield Request()
         yield Footer()
 
     def on_mount(self) -> None:
-        self._go_to(5)
-        self.set_interval(1 / FRAMES, self._draw, name="frame pump")
+        settings, table, chart = self._settings, self.query_one(ExperimentsPane), self.query_one(ChartPane)
+        self.set_class(settings.zoomed, "-zoom")
+        chart.mode = next((mode for mode in MODES if mode == settings.chart), "history")
+        table.sort_by(settings.sort, reverse=settings.reverse)
+        self._go_to(settings.pane if 1 <= settings.pane <= 6 else 5)
+        self.set_interval(1 / FRAMES, self._pump, name="frame pump")
+
+    def arrangement(self) -> dict[str, object]:
+        """The fields of `Settings` that stand for the layout."""
+        table = self.query_one(ExperimentsPane)
+        return {
+            "pane": self._current,
+            "zoomed": self.has_class("-zoom"),
+            "chart": self.query_one(ChartPane).mode,
+            "sort": table.sort,
+            "reverse": table.reverse,
+        }
 
     def touch(self, topics: frozenset[Topic]) -> None:
         """Mark the panes that show any of `topics`; the next frame draws them, all together."""
@@ -110,17 +132,26 @@ class Cockpit(Screen[None]):
                 pane.stale = True
 
     def draw_now(self) -> None:
-        """Show everything anew: the first sight of a study should not wait for a frame."""
+        """Show everything anew, without waiting for a frame."""
         self.touch(ALL)
         self._draw()
 
-    @property
-    def _panes(self) -> list[Pane]:
-        return sorted(self.query(Pane), key=lambda pane: pane.number)
+    def restyle(self) -> None:
+        """Draw everything anew, in the colours that are worn now."""
+        for pane in self._panes:
+            pane.restyle()
+        for part in (Header, Tabs, Summary, Request, Footer):
+            self.query_one(part).redraw()
+        self._draw()
 
     @property
     def _compact(self) -> bool:
         return self.has_class("-narrow") or self.has_class("-short")
+
+    def _pump(self) -> None:
+        self._frame += 1
+        if (self.app.app_focus or self._frame % BLURRED == 0) and not congested(self.app._driver):
+            self._draw()
 
     def _draw(self) -> None:
         if not self.is_mounted:
@@ -137,8 +168,9 @@ class Cockpit(Screen[None]):
             self._show_keys()
 
     def _show_keys(self) -> None:
-        usable = [self._refusal(key.action) is None for key in keys.KEYS]
-        self.query_one(Footer).show(usable, paused=self._view.state.mode == "paused")
+        usable = {action.name for action in ACTIONS if self.refusal(action.name) is None}
+        self.query_one(Footer).show(usable, self._view.state)
+        self.query_one(Request).show(self._view.state)
 
     def on_resize(self, event: events.Resize) -> None:
         # The panes have their new sizes only after the layout.
@@ -156,10 +188,11 @@ class Cockpit(Screen[None]):
         self._current = number
         for pane in self._panes:
             pane.set_class(pane.number == number, "-current")
-        for row in self.query(Horizontal):
+        for row in self.query(".row"):
             row.set_class(any(pane.number == number for pane in row.query(Pane)), "-current")
-        self.touch(ALL)
-        self.call_after_refresh(self._draw)
+        if self._compact or self.has_class("-zoom"):
+            self.touch(ALL)
+            self.call_after_refresh(self._draw)
 
     def _go_to(self, number: int) -> None:
         self._set_current(number)
@@ -171,30 +204,42 @@ class Cockpit(Screen[None]):
             self.call_after_refresh(self.set_focus, target)
 
     def action_pane(self, number: int) -> None:
+        if isinstance(self.focused, Input):
+            self.focused.insert_text_at_cursor(str(number))  # These keys have priority, even over what is typed.
+            return
         self._go_to(number)
 
     def action_turn(self, by: int) -> None:
         self._go_to((self._current - 1 + by) % 6 + 1)
 
-    def _refusal(self, action: str) -> str | None:
-        return keys.refusal(
-            action,
+    @property
+    def current(self) -> Pane:
+        """The pane in focus."""
+        return self._panes[self._current - 1]
+
+    def refusal(self, name: str) -> str | None:
+        """Why an action can do nothing now; None where it can."""
+        return actions.refusal(
+            name,
             self._view.state,
             connected=self._view.connected,
             pointed=self.query_one(ExperimentsPane).pointed,
             compact=self._compact,
         )
 
-    def action_act(self, action: str) -> None:
+    def label(self, action: actions.Action) -> str:
+        return actions.label(action, self._view.state)
+
+    def action_act(self, name: str) -> None:
         """Do what a key stands for, or say why it cannot be done now."""
-        if (reason := self._refusal(action)) is not None:
+        if (reason := self.refusal(name)) is not None:
             self.notify(reason, severity="warning", markup=False)
             return
-        getattr(self, f"_act_{action}")()
+        getattr(self, f"_act_{name}")()
 
     @on(Footer.Clicked)
     def _clicked(self, clicked: Footer.Clicked) -> None:
-        self.action_act(clicked.key.action)
+        self.action_act(clicked.action.name)
 
     @on(Tabs.Clicked)
     def _tab_clicked(self, clicked: Tabs.Clicked) -> None:
@@ -202,21 +247,54 @@ class Cockpit(Screen[None]):
 
     @on(ExperimentsPane.Opened)
     def _open(self, opened: ExperimentsPane.Opened) -> None:
-        page = ExperimentPage(opened.number, state=lambda: self._view.state, fetch=self._fetch)
+        self.open(opened.number)
+
+    def open(self, number: int) -> None:
+        """Show an experiment's own page."""
+        from tui.screens.experiment import ExperimentPage
+
+        page = ExperimentPage(number, view=self._view, fetch=self._fetch, do=self._do, reject=self._act_reject)
         self.app.push_screen(page)
+
+    def action_open_waiting(self) -> None:
+        if (waiting := self._view.state.awaiting) is not None:
+            self.open(waiting.number)
+
+    def action_end_find(self) -> None:
+        """End the search of the pane in focus."""
+        self.current.find("")
 
     @on(ExperimentsPane.Pointed)
     def _pointed(self) -> None:
         self._show_keys()
 
+    @on(ExperimentsPane.Arranged)
+    def _arranged(self) -> None:
+        self.post_message(self.Arranged())
+
+    def _give(self, command: AnyCommand) -> None:
+        self.post_message(Given(command))
+
     def _act_pause(self) -> None:
         paused = self._view.state.mode == "paused"
-        self.post_message(self.Given(commands.Resume() if paused else commands.Pause()))
+        self._give(commands.Resume() if paused else commands.Pause())
 
     def _act_step(self) -> None:
-        self.post_message(self.Given(commands.Step()))
+        self._give(commands.Step())
+
+    def _act_approve(self) -> None:
+        waiting = self._view.state.awaiting
+        if waiting is None:
+            self._act_gate()
+        else:
+            self._give(commands.Approve(number=waiting.number))
+
+    def _act_gate(self) -> None:
+        self._give(commands.Gate(on=not self._view.state.approving))
 
     def _act_reject(self) -> None:
+        from tui.screens.ask import AskWhy
+
         current = self._view.state.current
         if current is None:
             return
@@ -237,7 +315,7 @@ class Cockpit(Screen[None]):
                 said = f"{words.name(number)} was decided meanwhile; nothing was rejected"
                 self.notify(said, severity="warning", markup=False)
                 return
-            self.post_message(self.Given(commands.Reject(why=why)))
+            self._give(commands.Reject(why=why))
 
         self.app.push_screen(dialog, rejected)
 
@@ -261,6 +339,8 @@ class Cockpit(Screen[None]):
         return text
 
     def _act_keep(self) -> None:
+        from tui.screens.ask import AskWhy
+
         number = self.query_one(ExperimentsPane).pointed
         best = self._view.state.best
         if number is None or best is None:
@@ -279,25 +359,74 @@ class Cockpit(Screen[None]):
 
         def kept(why: str | None) -> None:
             if why is not None:
-                self.post_message(self.Given(commands.Keep(why=why, number=number)))
+                self._give(commands.Keep(why=why, number=number))
 
         self.app.push_screen(dialog, kept)
 
+    def _act_undo(self) -> None:
+        from tui.screens.ask import AskWhy
+
+        state = self._view.state
+        before = state.before
+        if before is None:
+            return
+        number, decided = before.number, state.experiments[before.number]
+        effect = Text(f"{words.what(decided)}\n\n", look.FAINT)
+        effect.append(f"{words.name(number)} is no {decided.verdict} any more. ", look.INK)
+        if decided.verdict == "keep" and state.incumbent_before is not None:
+            back = state.experiments[state.incumbent_before]
+            effect.append(
+                f"{words.one_line(state.branch)} goes back to {words.name(back.number)} "
+                f"({(back.commit or '')[:7]}, {words.value(back.value)}); the commit stays at "
+                f"refs/{words.one_line(state.branch)}/{words.name(number)}. ",
+                look.INK,
+            )
+        else:
+            effect.append("It is run again. ", look.INK)
+        effect.append("The journal keeps both.", look.INK)
+        dialog = AskWhy(
+            title=f"undo the verdict on {words.name(number)}",
+            effect=effect,
+            confirm="ctrl+u",
+            verb="undo it",
+            opened_by="u",
+        )
+
+        def undone(why: str | None) -> None:
+            if why is not None:
+                now = self._view.state.before
+                if now is None or now.number != number:
+                    said = "another verdict came meanwhile; nothing was undone"
+                    self.notify(said, severity="warning", markup=False)
+                    return
+                self._give(commands.Undo(why=why))
+
+        self.app.push_screen(dialog, undone)
+
+    def _act_breakpoints(self) -> None:
+        from tui.screens.breakpoints import Breakpoints
+
+        self.app.push_screen(Breakpoints(state=lambda: self._view.state, do=self._do))
+
     def _act_message(self) -> None:
+        from tui.screens.ask import Tell
+
         def told(text: str | None) -> None:
             if text:
-                self.post_message(self.Given(commands.Note(text=text)))
+                self._give(commands.Note(text=text))
 
         self.app.push_screen(Tell(), told)
 
     def _act_stop(self) -> None:
+        from tui.screens.stop import StopEngine
+
         current, measured = self._view.state.current, self._view.state.measuring
         under_way = current if current and current.stage in ("training", "trained") else measured
         running = words.name(under_way.number) if under_way else None
 
         def chosen(when: str | None) -> None:
             if when is not None:
-                self.post_message(self.Given(commands.Stop(now=when == "now")))
+                self._give(commands.Stop(now=when == "now"))
 
         self.app.push_screen(StopEngine(tag=self._view.state.tag, running=running), chosen)
 
@@ -305,23 +434,68 @@ class Cockpit(Screen[None]):
         self.run_worker(self._edit(), group="editor", exclusive=True)
 
     async def _edit(self) -> None:
+        from tui.screens import program
+
+        path = self._program_path
         try:
-            text = await asyncio.to_thread(program.read, self._program_path)
+            text = await asyncio.to_thread(program.read, path)
         except (OSError, UnicodeError) as error:
-            self.notify(f"{self._program_path.name} cannot be edited here: {error}", severity="error", markup=False)
+            self.notify(f"{path.name} cannot be edited here: {error}", severity="error", markup=False)
             return
-        self.app.push_screen(program.ProgramEditor(self._program_path, text))
+        self.app.push_screen(program.ProgramEditor(path, text, version=self._view.state.spec, fetch=self._fetch))
 
     def _act_chart_view(self) -> None:
         self.query_one(ChartPane).switch()
         self._draw()
+        self.post_message(self.Arranged())
 
     def _act_zoom(self) -> None:
         self.toggle_class("-zoom")
         self.touch(ALL)
         self.call_after_refresh(self._draw)
+        self.post_message(self.Arranged())
+
+    def _act_find(self) -> None:
+        pane = self.current
+        if not pane.finds:
+            # Chart and machine have nothing to look for; what one filters is the table.
+            self._go_to(5)
+            pane = self.current
+        pane.ask_what_to_find()
+
+    def _act_next(self) -> None:
+        self._step_to(1)
+
+    def _act_before(self) -> None:
+        self._step_to(-1)
+
+    def _step_to(self, direction: int) -> None:
+        pane = self.current
+        # The hunks can be gone through from wherever nothing else is stepped through.
+        if not pane.needle and isinstance(pane, ExperimentsPane | ChartPane | MachinePane):
+            pane = self._panes[1]
+        if said := pane.step_to(direction):
+            self.notify(said, severity="warning", markup=False)
+
+    def _act_copy(self) -> None:
+        text, what = self.current.copied(self._view)
+        if text.strip():
+            self.post_message(self.Copied(text, what))
+        else:
+            self.notify(f"{what}: there is nothing to copy yet", severity="warning", markup=False)
+
+    def _act_theme(self) -> None:
+        self.post_message(self.Themed())
+
+    def _act_bell(self) -> None:
+        self.post_message(self.Silenced())
+
+    def _act_palette(self) -> None:
+        self.post_message(self.Searched())
 
     def _act_help(self) -> None:
+        from tui.screens.help import Help
+
         self.app.push_screen(Help())
 
     def _act_detach(self) -> None:

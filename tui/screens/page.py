@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from rich.console import RenderableType
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -28,11 +29,11 @@ class Page(Screen[None]):
         yield Lines(wrap=True, follow=False)
         yield Words(id="keys")
 
-    def fill(self, title: str, texts: Sequence[Text], keys: Text, *, stay: bool = False) -> None:
+    def fill(self, title: str, blocks: Sequence[RenderableType], keys: Text, *, stay: bool = False) -> None:
         """`stay`: the same page, of which a person may read the middle."""
         self.query_one("#title", Words).say(Text(title, f"bold {look.INK}"))
         self.query_one("#keys", Words).say(keys)
-        self.query_one(Lines).set(texts, stay=stay)
+        self.query_one(Lines).set(blocks, stay=stay)
 
     def action_leave(self) -> None:
         self.dismiss(None)
