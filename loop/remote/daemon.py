@@ -18,7 +18,6 @@ import msgspec
 
 from loop.study import engine_log, journal_path, socket_path
 
-
 MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072"}
 """glibc gives each thread a heap of its own, and puts ever larger blocks there: over days that adds up."""
 
