@@ -61,6 +61,9 @@ class Replay:
     name = "replay"
     repairs = False
 
+    async def probe(self) -> tuple[str, ...]:
+        return ()
+
     async def propose(self, briefing: Briefing, desk: Desk) -> AsyncGenerator[AgentEvent, None]:
         await asyncio.sleep(0)
         name, value = MOVES[briefing.number - 1]

@@ -101,7 +101,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"end after N proposals [without end; headless {HEADLESS_EXPERIMENTS}]",
     )
-    run.add_argument("--agent", metavar="SPEC", help="who proposes: search, or openai:MODEL [search]")
+    run.add_argument(
+        "--agent",
+        metavar="SPEC",
+        help="who proposes: search, openai:MODEL, acp:claude, acp:codex, acp:COMMAND … [search]",
+    )
     run.add_argument("--budget", type=_seconds, metavar="S", help="seconds of training a trial [cpu 20, else 300]")
     run.add_argument("--headless", action="store_true", help="one line per event instead of the cockpit")
     run.add_argument("--device", choices=("cuda", "mps", "cpu"), help="what to train on [the best there is]")
@@ -189,6 +193,7 @@ def parser() -> argparse.ArgumentParser:
     )
     stop.add_argument("--now", action="store_true", help="do not wait; that experiment is run again next time")
     doctor = add("doctor", _doctor, "what is missing on this machine, and what to do about it", "labtop doctor")
+    doctor.add_argument("--agent", metavar="SPEC", help="the agent that is tried [that of the settings]")
     doctor.add_argument("--unit", action="store_true", help="print a systemd unit that runs the study across reboots")
     return top
 
@@ -406,7 +411,7 @@ def _doctor(asked: argparse.Namespace) -> int:
         root = find_root(folder)
         print(unit(root, _tag(root, asked)))
         return 0
-    return examine(folder)
+    return examine(folder, asked.agent)
 
 
 if __name__ == "__main__":

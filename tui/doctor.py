@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import locale
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
-from loop.config import Config, ConfigError, find_root, load
+from loop.agents import SPECS, Unavailable, UnknownAgent, make
+from loop.config import Asking, Config, ConfigError, find_root, load
 from loop.remote.daemon import Order
 from loop.study import answers, socket_path, tags
 from loop.trials import sandbox as walls
+from tui import words
 
 FREE_GB = 2.0
 """Less disk than this, in GiB, does not last a night."""
@@ -30,6 +36,10 @@ PATIENCE = 600
 """Seconds until a program counts as one that does not answer; from a cold disk torch takes minutes to load."""
 
 
+FIRST_WORD = 60.0
+"""Seconds that a model has to answer next to nothing."""
+
+
 class Finding(NamedTuple):
     """`missing`: nothing works without it. `limited`: it works, but for what the sentence says."""
 
@@ -38,10 +48,13 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-def examine(folder: Path) -> int:
-    """Print every finding as it is made. Returns the exit status: 1 where something is missing."""
+def examine(folder: Path, agent: str | None = None) -> int:
+    """Print every finding as it is made, and return the exit status: 1 where something is missing.
+
+    `agent`: which one is tried, else that of the settings.
+    """
     failed = False
-    for check in (python, git, study, disk, torch, socket, terminal, agents, sandbox):
+    for check in (python, git, study, disk, torch, socket, terminal, partial(agents, spec=agent), sandbox):
         for finding in check(folder):
             print(f"{finding.grade:<8} {finding.what}", flush=True)
             if finding.advice:
@@ -190,14 +203,26 @@ def terminal(_: Path) -> Iterator[Finding]:
         yield Finding("ok", f"a terminal of {size.columns}x{size.lines} cells")
 
 
-def agents(_: Path) -> Iterator[Finding]:
-    yield Finding("ok", "agent search: offline, no key needed")
-    if any(os.environ.get(name) for name in ("OPENAI_API_KEY", "OPENAI_API_KEY_FILE", "OPENAI_BASE_URL")):
-        yield Finding("ok", "agent openai:MODEL: its endpoint or key is set in the environment")
-    else:
-        yield Finding(
-            "limited", "agent openai:MODEL has no key", "set OPENAI_API_KEY, or OPENAI_BASE_URL for a local one"
-        )
+def agents(folder: Path, spec: str | None) -> Iterator[Finding]:
+    """Try the agent that `spec`, else the settings, name: the model is asked for a few words."""
+    try:
+        settings = load(find_root(folder))
+        spec, asking = spec or settings.agent, settings.asking
+    except ConfigError:
+        spec, asking = spec or "search", Asking()
+    if spec == "search":
+        yield Finding("ok", "agent search: offline, no key needed")
+        yield Finding("ok", f"others: {', '.join(SPECS[1:])}; `labtop doctor --agent SPEC` tries one")
+        return
+    try:
+        agent = make(spec, asking=replace(asking, attempts=1, first_word=min(asking.first_word, FIRST_WORD)))
+        said = asyncio.run(agent.probe())
+    except (UnknownAgent, Unavailable) as error:
+        wrong, _, advice = words.one_line(str(error)).partition("; ")
+        yield Finding("missing", f"agent {spec}: {wrong}", advice)
+        return
+    for line in said:
+        yield Finding("limited" if re.search(r" not? ", line) else "ok", f"agent {spec}: {words.one_line(line)}")
 
 
 def sandbox(folder: Path) -> Iterator[Finding]:

@@ -115,6 +115,10 @@ class Agent(Protocol):
         """Whether it can mend what crashed."""
         ...
 
+    async def probe(self) -> tuple[str, ...]:
+        """Try whether it answers, and say how, in sentences. Raises: Unavailable."""
+        ...
+
     def propose(self, briefing: Briefing, desk: Desk) -> AsyncGenerator[AgentEvent, None]:
         """One turn. Yields exactly one `Proposal` or `Failed`, as the last thing."""
         ...

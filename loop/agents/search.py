@@ -78,6 +78,9 @@ class SearchAgent:
         """The points of all experiments up to `_seen`, hashed: over months they add up."""
         self._seen = -1
 
+    async def probe(self) -> tuple[str, ...]:
+        return ("it is offline, and always there",)
+
     async def propose(self, briefing: Briefing, desk: Desk | None = None) -> AsyncGenerator[AgentEvent, None]:
         if not self._space:
             self._space = dimensions(briefing.baseline_files or briefing.files, briefing.device)

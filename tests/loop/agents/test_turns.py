@@ -19,7 +19,7 @@ from loop.journal import Journal, read
 from loop.state import Usage, fold
 from loop.study import Study
 from loop.workspace import Workspace
-from tui import plain, report
+from tui import doctor, plain, report
 
 USAGE = (1000, 400, 200)
 STANDIN = Path(__file__).parents[2] / "standin" / "acp_agent.py"
@@ -181,3 +181,24 @@ async def test_a_coding_agent_makes_an_experiment(repository, tmp_path, monkeypa
     assert "put back" in engine.study.reasoning(1).read_text()
     for path in (repository / ".labtop").rglob("*"):
         assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
+
+
+async def test_doctor_tries_the_agent_and_says_what_is_wrong(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    async def found(spec):
+        return await asyncio.to_thread(lambda: [*doctor.agents(repository, spec)])
+
+    async with Model(RATE, refuse(401, f"{KEY} is expired"), refuse(404, "no model fake")) as model:
+        monkeypatch.setenv("OPENAI_BASE_URL", model.url)
+        there = await found("openai:fake")
+        assert {finding.grade for finding in there} == {"ok", "limited"} and "calls tools" in there[1].what
+        expired, unknown = await found("openai:fake"), await found("openai:fake")
+    assert expired[0].grade == "missing" and "401: [key] is expired" in expired[0].what
+    assert "set OPENAI_API_KEY" in expired[0].advice and "name another model" in unknown[0].advice
+    assert "cannot be reached" in (await found("openai:fake"))[0].what
+    script = tmp_path / "script.json"
+    script.write_text("[[]]")
+    assert "tiny 0.1 opens a session" in (await found(f"acp:{sys.executable} {STANDIN} {script} {script}.told"))[0].what
+    assert "mend PATH" in (await found("acp:no-such-program"))[0].advice
+    assert (await found(None))[0].what == "agent search: offline, no key needed"
