@@ -14,28 +14,24 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import watchfiles
-from msgspec.structs import replace
 
 from loop import breakpoints, caps, drift, guard, judge
 from loop import events as ev
-from loop.agents import Agent, AgentEvent, Failed, Proposal, Status, Text, Thought, ToolUse, Used
-from loop.archive import Archive
-from loop.cautions import cautions
-from loop.constants import constant_changes
-from loop.desk import Desk
-from loop.events import AgentDelta, AnyEvent, AnyTelemetry, Change, Record
+from loop.agents import Agent, Failed, Proposal
+from loop.events import AnyEvent, AnyTelemetry, Record
 from loop.journal import Journal, JournalFull
 from loop.judge import Judgement, More, Rules
 from loop.lane import Lane
-from loop.patch import EditError, apply_edits, count_lines, unified_diff
+from loop.patch import EditError, apply_edits
+from loop.proposer import Proposer
 from loop.results import Table
-from loop.state import BASELINE, Experiment, Trial, Usage, fold
+from loop.state import BASELINE, Experiment, Trial, fold
 from loop.study import Study
 from loop.trials.output import clean
 from loop.trials.telemetry import machine_samples
@@ -58,13 +54,6 @@ LITTLE = 2**20
 
 MENDING = (5.0, 300.0)
 """Seconds until a side task that failed is tried again: at first, and at most."""
-
-KINDS: dict[type[AgentEvent], Literal["thought", "text", "tool", "status"]] = {
-    Thought: "thought",
-    Text: "text",
-    ToolUse: "tool",
-    Status: "status",
-}
 
 Listener = Callable[[Record | AnyTelemetry], None]
 
@@ -95,12 +84,9 @@ class Engine:
         """Set once the engine has said that it is there; an earlier event would count as of the run before."""
         self._wake = asyncio.Event()
         self._stopping: Literal["after", "now"] | None = None
-        self._turn: asyncio.Task[Proposal | Failed] | None = None
         self.lane = Lane(study, workspace, self.state, record=self.record, publish=self._publish)
-        self._archive = Archive(study)
+        self.proposer = Proposer(study, workspace, self.state, agent, record=self.record, publish=self._publish)
         self._table = Table()
-        self._feedback: list[str] = []
-        self._texts: dict[str, dict[str, str]] = {}
         self._unsettled = False
         """A verdict is journalled, and the branch or the table does not show it yet."""
 
@@ -137,17 +123,7 @@ class Engine:
         """End after the running experiment, or as soon as what runs is ended."""
         self._stopping = "now" if now else "after"
         self._wake.set()
-        self.end_turn()
-
-    @property
-    def turning(self) -> bool:
-        """Whether the agent has its turn."""
-        return self._turn is not None
-
-    def end_turn(self) -> None:
-        """End the agent's turn, where it has one; the number is asked again."""
-        if self._turn:
-            self._turn.cancel()
+        self.proposer.end()
 
     async def _open(self) -> None:
         study, config = self.study, self.study.config
@@ -311,7 +287,7 @@ class Engine:
     async def _take_baseline(self) -> None:
         number = self._next_number()
         head = await asyncio.to_thread(self._workspace.head)
-        files = await self._editable_files(head)
+        files = await self.proposer.files(head)
         await self.record(
             ev.ProposalStarted(number=number, base=head, agent=BASELINE, spec=self.state.spec),
             ev.Proposed(
@@ -327,7 +303,7 @@ class Engine:
         assert self.state.best is not None and self.state.best.commit is not None
         number, base = self._next_number(), self.state.best.commit
         await self.record(ev.ProposalStarted(number=number, base=base, agent=self._agent.name, spec=self.state.spec))
-        outcome = await self._take_turn(number, base)
+        outcome = await self.proposer.turn(number, base)
         if outcome is None:
             return
         if isinstance(outcome, Failed):
@@ -337,90 +313,20 @@ class Engine:
         try:
             await self._accept(number, base, outcome)
         except (EditError, guard.Refused) as refusal:
-            self._feedback.append(str(refusal))
+            self.proposer.feedback.append(str(refusal))
             await self._proposal_failed(number, str(refusal), 0.0)
-
-    async def _take_turn(self, number: int, base: str, crashed: Experiment | None = None) -> Proposal | Failed | None:
-        """One turn of the agent, on the files of commit `base`. None: a person ended it."""
-        self._turn = asyncio.create_task(self._ask(number, base, crashed), name=f"proposal {number}")
-        try:
-            return await self._turn
-        except asyncio.CancelledError:
-            if not self._turn.cancelled():
-                raise
-            return None
-        finally:
-            self._turn = None
-
-    async def _ask(self, number: int, base: str, crashed: Experiment | None) -> Proposal | Failed:
-        """One turn of the agent, its words told and kept as they come, and what it came to journalled."""
-        baseline, files = self.state.baseline, await self._editable_files(base)
-        assert baseline is not None and baseline.commit is not None
-        desk = Desk(
-            self.study,
-            self.state,
-            self._archive,
-            self._workspace,
-            number=number,
-            base=base,
-            files=files,
-            guard=lambda changed: self._guard(number, files, changed),
-        )
-        briefing = await desk.brief(
-            program=await asyncio.to_thread(self.study.spec(self.state.spec).read_text),
-            context={path: await self._text(base, path) for path in self.study.config.frozen},
-            baseline_files=await self._editable_files(baseline.commit),
-            feedback=self._feedback,
-            crashed=crashed,
-        )
-        began, used = time.monotonic(), ev.AgentUsed(number=number, agent=self._agent.name)
-        outcome: Proposal | Failed = Failed(reason="the agent ended its turn without a proposal")
-        path = self.study.reasoning(number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as words:
-            try:
-                async with contextlib.aclosing(self._agent.propose(briefing, desk)) as turn:
-                    async for event in turn:
-                        match event:
-                            case Proposal() | Failed():
-                                outcome = event
-                                break
-                            case Used():
-                                used = _with(used, event)
-                                if self._cap_reached(used) is None:
-                                    continue
-                                outcome = Failed(reason="the turn was ended, since a cap of the study is reached")
-                                break
-                        delta = AgentDelta(number=number, kind=KINDS[type(event)], text=clean(event.text))
-                        words.write(delta.text)
-                        words.flush()
-                        self._publish(delta)
-            except Exception as error:
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-                    raise  # Where the words are kept; it is none of the agent's.
-                # A back-end's bug must cost a turn, not the night.
-                outcome = Failed(reason=f"the agent failed: {type(error).__name__}: {clean(str(error))}")
-            finally:
-                if used.requests:
-                    usable = True if isinstance(outcome, Proposal) else False if outcome.mends else None
-                    told = replace(used, mends=outcome.mends, usable=usable, seconds=time.monotonic() - began)
-                    await self.record(told)
-        return outcome
-
-    def _cap_reached(self, used: ev.AgentUsed) -> str | None:
-        return caps.reached(self.state, self.study.config.caps, time.time(), Usage().plus(used))
 
     async def _accept(self, number: int, base: str, proposal: Proposal) -> None:
         """Guard, commit and journal a proposal. Raises: EditError, guard.Refused."""
-        changed = apply_edits(await self._editable_files(base), proposal.edits)
-        proposed = await self._prepare(
+        changed = apply_edits(await self.proposer.files(base), proposal.edits)
+        proposed = await self.proposer.prepare(
             number, base, changed, hypothesis=clean(proposal.hypothesis), effect=clean(proposal.expected_effect)
         )
         async with self.deciding:
             if self.state.experiments[number].stage == "decided":
                 return
             await self._propose_for_good(proposed)
-        self._feedback.clear()
+        self.proposer.feedback.clear()
 
     async def amend(self, experiment: Experiment, diff: str) -> None:
         """Put a person's unified diff in the place of the patch of an experiment that was not trained yet.
@@ -430,7 +336,7 @@ class Engine:
         changed = await asyncio.to_thread(self._workspace.patched, experiment.base, diff)
         if not changed:
             raise EditError("it changes nothing")
-        proposed = await self._prepare(
+        proposed = await self.proposer.prepare(
             experiment.number,
             experiment.base,
             changed,
@@ -439,69 +345,6 @@ class Engine:
             by="person",
         )
         await self._propose_for_good(proposed)
-
-    async def _prepare(
-        self,
-        number: int,
-        base: str,
-        changed: Mapping[str, str],
-        *,
-        hypothesis: str,
-        effect: str,
-        by: Literal["agent", "person"] = "agent",
-        repairs: Experiment | None = None,
-    ) -> ev.Proposed:
-        """Guard and commit what an experiment changes against `base`, path to new text. Raises: guard.Refused.
-
-        `repairs`: the experiment that crashed, on whose commit this one then stands.
-        """
-        files, config = await self._editable_files(base), self.study.config
-        mark = self._guard(number, files, changed)
-        diff = unified_diff(files, changed)
-        await asyncio.to_thread(_write, self.study.diff(number), diff)
-        self._publish(ev.DraftDiff(number=number, diff=diff))
-        who = self._agent.name if by == "agent" else f"{self._agent.name}, amended by a person"
-        message = f"{number:04d}: {hypothesis}\n\nExpected: {effect}\nAgent: {who}\nSpec: {self.state.spec}\n"
-        parent, texts = base, changed
-        if repairs is not None and repairs.commit is not None:
-            message = f"{number:04d}, repair {repairs.repairs}: {message[6:]}"
-            parent, texts = repairs.commit, {**files, **changed}
-        commit = await asyncio.to_thread(self._workspace.commit, parent, texts, message)
-        added, removed = count_lines(diff)
-        moved: tuple[Change, ...] = ()
-        for path in sorted(changed):
-            if path.endswith(".py"):
-                moved += constant_changes(files[path], changed[path], self.state.device)
-        return ev.Proposed(
-            number=number,
-            commit=commit,
-            hypothesis=hypothesis,
-            expected_effect=effect,
-            changes=moved,
-            added=added,
-            removed=removed,
-            fingerprint=mark,
-            cautions=await asyncio.to_thread(cautions, files, changed, metric=config.metric),
-            by=by,
-            repair=repairs.repairs if repairs else 0,
-        )
-
-    def _guard(self, number: int, files: Mapping[str, str], changed: Mapping[str, str]) -> str:
-        """The fingerprint of the `files` once they are `changed`. Raises: guard.Refused."""
-        config = self.study.config
-        tried = {
-            experiment.fingerprint: experiment
-            for experiment in self.state.experiments
-            if experiment.fingerprint and experiment.number != number
-        }
-        return guard.check(
-            files,
-            changed,
-            editable=config.editable,
-            frozen=config.frozen,
-            tried=tried,
-            repeats=config.repeats == "rerun",
-        )
 
     async def _propose_for_good(self, proposed: ev.Proposed) -> None:
         await self.record(proposed)
@@ -528,7 +371,7 @@ class Engine:
                     reason=f"{self.state.failures} proposals in a row came to nothing; the last: {reason}",
                 )
             )
-            self._feedback.clear()
+            self.proposer.feedback.clear()
         elif wait:
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
@@ -620,11 +463,11 @@ class Engine:
         wanted = agent.repairs and experiment.agent == agent.name and attempt <= self.study.config.repairs
         if not wanted or self._stopping or experiment.commit is None or self.state.best is None:
             return False
-        if self._cap_reached(ev.AgentUsed(number=number, agent=agent.name)):
+        if self.proposer.cap_reached(ev.AgentUsed(number=number, agent=agent.name)):
             return False
         await self.record(ev.RepairStarted(number=number, attempt=attempt, agent=agent.name))
         experiment = self.state.experiments[number]
-        outcome = await self._take_turn(number, experiment.commit or "", experiment)
+        outcome = await self.proposer.turn(number, experiment.commit or "", experiment)
         if outcome is None:
             return True
         if isinstance(outcome, Failed):
@@ -633,11 +476,11 @@ class Engine:
                 return True
             await self.record(ev.Warned(text=f"{number:04d} is not repaired: {clean(outcome.reason)}"))
             return False
-        crashed = await self._editable_files(experiment.commit or "")
-        before = await self._editable_files(experiment.base)
+        crashed = await self.proposer.files(experiment.commit or "")
+        before = await self.proposer.files(experiment.base)
         try:
             after = {**crashed, **apply_edits(crashed, outcome.edits)}
-            proposed = await self._prepare(
+            proposed = await self.proposer.prepare(
                 number,
                 experiment.base,
                 {path: text for path, text in after.items() if text != before[path]},
@@ -778,17 +621,6 @@ class Engine:
         for listener in self._listeners:
             listener(message)
 
-    async def _text(self, commit: str, path: str) -> str:
-        return await asyncio.to_thread(self._workspace.read, commit, path) or ""
-
-    async def _editable_files(self, commit: str) -> dict[str, str]:
-        """The editable files at `commit`, path to text. Cached: most experiments stand on the same two commits."""
-        if commit not in self._texts:
-            if len(self._texts) > 8:
-                self._texts.clear()
-            self._texts[commit] = {path: await self._text(commit, path) for path in self.study.config.editable}
-        return self._texts[commit]
-
 
 def _simpler(experiment: Experiment, best: Experiment | None) -> bool:
     """Fewer lines, or clearly less memory with no more lines."""
@@ -796,19 +628,6 @@ def _simpler(experiment: Experiment, best: Experiment | None) -> bool:
         return best is not None
     own, its = experiment.memory_gb, best.memory_gb
     return bool(own and its and own < LIGHTER * its and experiment.added <= experiment.removed)
-
-
-def _with(used: ev.AgentUsed, more: Used) -> ev.AgentUsed:
-    """With one more request."""
-    return replace(
-        used,
-        requests=used.requests + 1,
-        input=used.input + more.input,
-        cached=used.cached + more.cached,
-        output=used.output + more.output,
-        cost=used.cost + (more.cost or 0.0),
-        unpriced=used.unpriced + (more.input + more.output if more.cost is None else 0),
-    )
 
 
 def _new_seed(best: Experiment) -> int:

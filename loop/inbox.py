@@ -99,7 +99,7 @@ class Inbox:
         if (why := refusals.step(engine.state)) is not None:
             return Reply(ok=False, text=why)
         experiment = engine.state.current
-        busy = engine.turning or engine.lane.busy
+        busy = engine.proposer.busy or engine.lane.busy
         await engine.record(ev.Stepped(gates=0 if busy else 1))
         await self._resume_trial()
         if busy:
@@ -121,7 +121,7 @@ class Inbox:
             await engine.decide(
                 ev.Decided(number=number, verdict="reject", reason=why, by="person", value=experiment.mean)
             )
-        engine.end_turn()
+        engine.proposer.end()
         if experiment.stage == "proposing":
             return Reply(ok=True, text=f"rejected {number:04d} while it was being proposed")
         if measuring and await engine.lane.kill(f"rejected: {why}"):
@@ -143,7 +143,7 @@ class Inbox:
             await engine.decide(
                 ev.Decided(number=number, verdict="keep", reason=why, by="person", value=value, delta=delta)
             )
-        engine.end_turn()
+        engine.proposer.end()
         if measuring:
             await engine.lane.kill(f"{number:04d} was kept by hand")
         return Reply(ok=True, text=f"kept {number:04d}; {engine.study.branch} stands on it")
@@ -157,7 +157,7 @@ class Inbox:
             number, measuring = engine.state.before.number, engine.state.measuring
             verdict = engine.state.experiments[number].verdict
             await engine.undo(ev.Undone(number=number, why=why))
-        engine.end_turn()
+        engine.proposer.end()
         if verdict != "keep":
             return Reply(ok=True, text=f"{number:04d} is no {verdict} any more; it is run again")
         if measuring:

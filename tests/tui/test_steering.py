@@ -13,7 +13,7 @@ async def waits_with_a_discarded_experiment(lab, engine, until):
     await until(lambda: engine.holding, "it stands at a gate")
     if engine.state.current is not None:
         await engine.do(commands.Reject(why="only in the way"))
-    await until(lambda: engine.state.current is None and not engine.turning, "nothing is under way")
+    await until(lambda: engine.state.current is None and not engine.proposer.busy, "nothing is under way")
     return next(e for e in engine.state.experiments if e.verdict == "discard")
 
 
