@@ -298,7 +298,8 @@ class _Session:
             if error.code == NOT_LOGGED_IN:
                 advice = "log in with it once, in a terminal of yours, or set its key, and start the engine again"
                 raise _Trouble(f"{self.title} is not logged in ({detail}); {advice}", wait=FOR_A_PERSON) from None
-            raise _Trouble(f"{self.title} answered: {detail}", wait=FOR_THE_SERVER, away=True) from None
+            said = f" ({shorten(self._errors[-1], 300)})" if self._errors else ""
+            raise _Trouble(f"{self.title} answered: {detail}{said}", wait=FOR_THE_SERVER, away=True) from None
         except (ConnectionError, EOFError):
             raise await self._ended() from None
         finally:
@@ -445,7 +446,10 @@ class _Call:
             if isinstance(content, schema.FileEditToolCallContent):
                 found.append(content.path)
                 name = content.path.removeprefix(f"{folder}/")
-                diff = unified_diff({name: content.old_text or ""}, {name: content.new_text})
+                old, new = (
+                    text + "\n" * (not text.endswith("\n")) for text in (content.old_text or "", content.new_text)
+                )
+                diff = unified_diff({name: old}, {name: new})
                 if diff not in self._shown:
                     self._shown.add(diff)
                     lines.append("".join(diff.splitlines(keepends=True)[:DIFF_LINES]))

@@ -121,7 +121,11 @@ def frames(protocol, think="", say="", calls=(), finish="stop", usage=None):
         at += 1
     if say:
         part = {"item_id": "m", "output_index": at, "content_index": 0, "logprobs": []}
+        item = {"type": "message", "id": "m", "role": "assistant", "status": "completed"}
+        sent.append({"type": "response.output_item.added", "output_index": at, "item": {**item, "content": []}})
         sent += [{"type": "response.output_text.delta", "delta": piece, **part} for piece in pieces(say)]
+        whole = {**item, "content": [{"type": "output_text", "text": say, "annotations": []}]}
+        sent.append({"type": "response.output_item.done", "output_index": at, "item": whole})
         at += 1
     for name, text in texts:
         item = {"type": "function_call", "id": f"f{at}", "call_id": f"call_{at}", "name": name, "arguments": ""}
