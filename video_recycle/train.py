@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from video_recycle.bank import BankError, ErrorBank, Replacement
+from video_recycle.bank import ErrorBank, Replacement
 from video_recycle.condition import condition
 from video_recycle.files import write_whole
 from video_recycle.flow import SHIFT, grid, like, noised, shifted
@@ -387,6 +387,3 @@ def _read(path: Path) -> dict[str, Any]:
 def _of_rank(name: str, rank: int) -> str:
     stem, dot, ending = name.partition(".")
     return name if rank == 0 else f"{stem}.{rank}{dot}{ending}"
-
-
-__all__ = ["BankError", "Batch", "Draw", "Settings", "Step", "Trainer", "TrainingError"]
