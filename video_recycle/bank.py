@@ -11,13 +11,14 @@ full pair takes about 210 GB per process, which is why this bank has a cap in by
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from video_recycle.files import write_whole
 
 Replacement = Literal["random", "fifo", "nearest"]
 """Which entry of a full cell a new one takes the place of: any; the oldest; the most alike in L2."""
@@ -174,15 +175,7 @@ class ErrorBank:
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all: a full disk or a power cut leaves the file that was there before."""
-        part = path.with_name(f"{path.name}.part")
-        try:
-            with part.open("wb") as file:
-                torch.save(self.state_dict(), file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(path, lambda file: torch.save(self.state_dict(), file))
 
     def load(self, path: Path) -> None:
         """Take over a saved bank. Raises: BankError, FileNotFoundError."""

@@ -9,6 +9,7 @@ one step along v̂ ends from one along the target, at data and at noise.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -93,9 +94,24 @@ def inject(
 
 @torch.no_grad()
 def record(
-    bank: ErrorBank, predicted: Tensor, inputs: Inputs, sigma: Tensor, *, settings: Recycling, chance: torch.Generator
+    bank: ErrorBank,
+    predicted: Tensor,
+    inputs: Inputs,
+    sigma: Tensor,
+    *,
+    settings: Recycling,
+    chance: torch.Generator,
+    gather: Callable[[Tensor], Tensor] | None = None,
 ) -> int:
-    """Keep what `predicted`, the same forward pass's v̂ `[B, C, T, H, W]`, got wrong. Returns how many were kept."""
+    """Keep what `predicted`, the same forward pass's v̂ `[B, C, T, H, W]`, got wrong. Returns how many were kept.
+
+    gather: puts the tensors of all processes together, `[ranks·B, ...]`, in training's first steps.
+    """
     wanted = ~inputs.clean | (torch.rand(len(sigma), generator=chance) < settings.clean_update)
-    rows = wanted.nonzero().flatten().to(predicted.device)
-    return bank.add((predicted - inputs.target)[rows], sigma[rows.to(sigma.device)])
+    residuals = predicted.detach().float() - inputs.target.float()
+    if gather is None:
+        rows = wanted.nonzero().flatten()
+        return bank.add(residuals[rows.to(residuals.device)], sigma[rows.to(sigma.device)])
+    # Ranks may want different numbers of rows; the bank leaves out those whose key is none.
+    keys = torch.where(wanted.to(sigma.device), sigma.float(), torch.nan)
+    return bank.add(gather(residuals), gather(keys))

@@ -1,0 +1,116 @@
+"""A video diffusion transformer small enough for two CPU cores, conditioned as Wan's image-to-video models are.
+
+Beside the noisy latents it sees, frame by frame, the condition's latents and a mask of which frames are given. All
+tokens attend to all; σ scales, shifts and gates every block (adaLN, with Wan's one table per block); names are those of
+diffusers, so that LoRA takes the same targets on both scales.
+
+The network predicts clean latents, as a deviation from *the last given frame goes on*, and the velocity follows. With c
+the last given frame, r the padding (the reference) and F, m what the network answers,
+
+    x̂0 = c + m·(r - c) + s·F      v̂ = (x - x̂0) / σ
+
+A fresh model, F = m = 0, copies the last frame, and all it has to learn is what changes; with m it takes a place's look
+from the reference instead. What it need not do is carry the noise, or all of a frame, through its narrow tokens
+(arXiv 2511.13720). Near σ = 0 the division stops at `FLOOR`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from video_recycle.flow import like
+
+SPREAD = 0.3
+"""s: the root mean square distance, in latents, of a frame in a clip from the last given one."""
+FLOOR = 0.05
+
+
+class TinyDiT(nn.Module):
+    """channels, height, width: of a latent frame; frames: of a clip, which positions are learned for."""
+
+    def __init__(
+        self,
+        channels: int = 12,
+        frames: int = 8,
+        height: int = 8,
+        width: int = 8,
+        *,
+        dim: int = 64,
+        layers: int = 3,
+        heads: int = 4,
+        patch: int = 2,
+    ) -> None:
+        super().__init__()
+        self.patch = patch
+        rows, columns = height // patch, width // patch
+        self.patch_embedding = nn.Linear((3 * channels + 1) * patch**2, dim)
+        self.place = nn.Parameter(0.02 * torch.randn(rows * columns, dim))
+        self.moment = nn.Parameter(0.02 * torch.randn(frames, 1, dim))
+        self.frequencies: Tensor
+        self.register_buffer("frequencies", torch.logspace(0, 3, dim // 2), persistent=False)
+        self.time_embedder = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU())
+        self.time_proj = nn.Linear(dim, 6 * dim)
+        self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(layers))
+        self.norm_out = nn.LayerNorm(dim)
+        self.proj_out = nn.Linear(dim, (channels + 1) * patch**2)
+        nn.init.zeros_(self.proj_out.weight)
+        nn.init.zeros_(self.proj_out.bias)
+
+    def forward(self, x: Tensor, sigma: Tensor, condition: Tensor, mask: Tensor, prompt: object = None) -> Tensor:
+        """The velocity. x, condition: `[B, C, T, H, W]`; sigma: `[B]`; mask: `[B, 1, T, H, W]`, 1 where given."""
+        level = like(sigma, x)
+        last, padding = _last_given(condition, mask), condition[:, :, -1:]
+        tokens = self.patch_embedding(self._patches(torch.cat([x, condition, last, mask], 1)))
+        tokens = (
+            tokens.reshape(len(x), x.shape[2], -1, tokens.shape[2]) + self.place + self.moment[: x.shape[2]]
+        ).flatten(1, 2)
+        waves = sigma.to(x)[:, None] * self.frequencies
+        time = self.time_proj(self.time_embedder(torch.cat([waves.cos(), waves.sin()], 1))).unflatten(1, (6, -1))
+        for block in self.blocks:
+            tokens = block(tokens, time)
+        rest, trust = self.proj_out(self.norm_out(tokens)).split([x.shape[1] * self.patch**2, self.patch**2], 2)
+        clean = last + self._frames(trust, x.shape) * (padding - last) + SPREAD * self._frames(rest, x.shape)
+        velocity: Tensor = (x - clean) / level.clamp_min(FLOOR)
+        return velocity
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """`[B, C, T, H, W]` to `[B, tokens, C·p·p]`."""
+        return F.pixel_unshuffle(x.transpose(1, 2), self.patch).flatten(3).transpose(2, 3).flatten(1, 2)
+
+    def _frames(self, tokens: Tensor, shape: torch.Size) -> Tensor:
+        """The way back, to T, H and W of `shape`."""
+        _, _, frames, height, width = shape
+        grid = (frames, height // self.patch, width // self.patch)
+        folded = tokens.reshape(len(tokens), *grid, -1).permute(0, 1, 4, 2, 3)
+        return F.pixel_shuffle(folded, self.patch).transpose(1, 2)
+
+
+class Block(nn.Module):
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale_shift_table = nn.Parameter(torch.randn(6, dim) / dim**0.5)
+        self.norm1 = nn.LayerNorm(dim, elementwise_affine=False)
+        self.norm2 = nn.LayerNorm(dim, elementwise_affine=False)
+        self.to_q, self.to_k, self.to_v = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.to_out = nn.Linear(dim, dim)
+        self.ffn = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(approximate="tanh"), nn.Linear(4 * dim, dim))
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """x: `[B, tokens, dim]`; time: `[B, 6, dim]`, shift, scale and gate of attention and of ffn."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + time)[:, :, None].unbind(1)
+        h = self.norm1(x) * (1 + scale1) + shift1
+        q, k, v = (to(h).unflatten(2, (self.heads, -1)).transpose(1, 2) for to in (self.to_q, self.to_k, self.to_v))
+        x = x + gate1 * self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        x = x + gate2 * self.ffn(self.norm2(x) * (1 + scale2) + shift2)
+        return x
+
+
+def _last_given(condition: Tensor, mask: Tensor) -> Tensor:
+    """The condition's own frame where one is given, and the last of these ever after: `[B, C, T, H, W]`."""
+    count = int(mask[0, 0, :, 0, 0].sum())
+    return torch.cat([condition[:, :, :count], condition[:, :, count - 1 : count].expand_as(condition)], 2)[
+        :, :, : condition.shape[2]
+    ]

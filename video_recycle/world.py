@@ -1,0 +1,114 @@
+"""A small world whose truth is known at every moment: a patterned background, and a disc on its way round the middle.
+
+Scenes differ in colours, pattern and phase; size, orbit, speed and direction are the same in all. So one frame tells
+all that follows: how the disc moves, and how everything has to go on looking. What a model keeps of the look for
+hundreds of frames, and whether the disc still goes round, is measured against the truth in `measure`.
+
+Pixels are `[B, 3, T, 16, 16]` in -1..1; latents, `[B, 12, T, 8, 8]`, are those folded two by two.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SIZE = 16
+FOLD = 2
+LATENT = (3 * FOLD**2, SIZE // FOLD, SIZE // FOLD)
+"""Channels, height and width of a latent frame."""
+SCALE = 2.0
+"""Latents are so many times the pixels, about unit variance."""
+ORBIT, RADIUS, EDGE = 5.0, 1.9, 0.7
+"""Pixels: from the middle to the disc's, the disc's radius, and the width its rim is softened over."""
+TURN = 2 * math.pi / 48
+"""Radians per frame: two thirds of a pixel."""
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """B scenes. colours: `[B, 3, 3]` of two background colours and the disc's, each RGB; the rest `[B]`."""
+
+    colours: Tensor
+    tilt: Tensor
+    wavelength: Tensor
+    offset: Tensor
+    phase: Tensor
+
+    def __len__(self) -> int:
+        return len(self.phase)
+
+    def __getitem__(self, rows: slice) -> Scenes:
+        return Scenes(**{name: value[rows] for name, value in vars(self).items()})
+
+
+def scenes(count: int, chance: torch.Generator) -> Scenes:
+    """So many scenes, drawn by `chance`; their three colours are always well apart."""
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=chance)
+
+    tries = torch.rand(count, 64, 3, 3, generator=chance) * 1.7 - 0.85
+    apart = torch.stack([(tries[:, :, a] - tries[:, :, b]).norm(dim=-1) for a, b in ((0, 1), (0, 2), (1, 2))])
+    best = apart.amin(0).gt(0.8).float().argmax(1)
+    return Scenes(
+        colours=tries[torch.arange(count), best],
+        tilt=uniform(0, math.pi),
+        wavelength=uniform(9, 16),
+        offset=uniform(0, 2 * math.pi),
+        phase=uniform(0, 2 * math.pi),
+    )
+
+
+def background(made: Scenes) -> Tensor:
+    """Pixels without the disc, `[B, 3, 16, 16]`."""
+    y, x = _pixels()
+    along = x * made.tilt.cos()[:, None, None] + y * made.tilt.sin()[:, None, None]
+    wave = torch.sin(2 * math.pi * along / made.wavelength[:, None, None] + made.offset[:, None, None])
+    mix = (0.5 + 0.5 * torch.tanh(2.5 * wave))[:, None]
+    first, second = (made.colours[:, which, :, None, None] for which in (0, 1))
+    return (1 - mix) * first + mix * second
+
+
+def angle(made: Scenes, times: Tensor) -> Tensor:
+    """Where the disc is on its orbit at `times`, frames, `[T]` or `[B, T]`: radians, `[B, T]`."""
+    return made.phase[:, None] + TURN * times.to(made.phase)
+
+
+def with_disc(made: Scenes, behind: Tensor, angles: Tensor) -> Tensor:
+    """`behind`, `[B, 3, 16, 16]`, with the disc at each of `angles`, `[B, N]`: pixels `[B, 3, N, 16, 16]`."""
+    y, x = _pixels()
+    away = torch.hypot(x - ORBIT * angles.cos()[..., None, None], y - ORBIT * angles.sin()[..., None, None])
+    cover = torch.sigmoid((RADIUS - away) / (EDGE / 4))[:, None]
+    return (1 - cover) * behind[:, :, None] + cover * made.colours[:, 2, :, None, None, None]
+
+
+def render(made: Scenes, times: Tensor) -> Tensor:
+    """Pixels at `times`, frames from the scene's start, `[T]` or `[B, T]`."""
+    return with_disc(made, background(made), angle(made, times))
+
+
+def off_orbit() -> Tensor:
+    """The pixels the disc never touches, bool `[16, 16]`."""
+    y, x = _pixels()
+    return (torch.hypot(x, y) - ORBIT).abs() > RADIUS + EDGE
+
+
+def fold(pixels: Tensor) -> Tensor:
+    """Latents of `pixels`, exactly invertible."""
+    return SCALE * F.pixel_unshuffle(pixels.transpose(1, 2), FOLD).transpose(1, 2)
+
+
+def unfold(latents: Tensor) -> Tensor:
+    """Pixels of `latents`, cut off at -1 and 1 as a screen does."""
+    return F.pixel_shuffle(latents.transpose(1, 2) / SCALE, FOLD).transpose(1, 2).clamp(-1, 1)
+
+
+def _pixels() -> tuple[Tensor, Tensor]:
+    """Each pixel's place from the middle, `[16, 16]` each."""
+    line = torch.arange(SIZE) - (SIZE - 1) / 2
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    return y, x
