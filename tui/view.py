@@ -123,7 +123,7 @@ class View:
         """The incumbent's steps, to hold the running trial's against."""
         self.machine: deque[Machine] = deque(maxlen=MACHINE_KEPT)
         self._tally: tuple[int, Tally] | None = None
-        self._gap: tuple[Step | None, Gap] | None = None
+        self._gap: tuple[Step | None, list[Step], Gap] | None = None
         self._speaker: tuple[int, str] | None = None
         """Whose line is open in `words`: the experiment and the kind."""
 
@@ -151,9 +151,9 @@ class View:
     @property
     def gap(self) -> Gap:
         """How the running trial does against the incumbent, as of its latest step."""
-        if self._gap is None or self._gap[0] is not self.step:
-            self._gap = self.step, curves.gap(self.steps, self.rival)
-        return self._gap[1]
+        if self._gap is None or self._gap[0] is not self.step or self._gap[1] is not self.rival:
+            self._gap = self.step, self.rival, curves.gap(self.steps, self.rival)
+        return self._gap[2]
 
     @property
     def step(self) -> Step | None:
