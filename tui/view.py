@@ -105,6 +105,8 @@ class Tally(NamedTuple):
     """How far one trial may be off by luck, at two standard deviations, where it is held against another on its seed;
     0 before that is known."""
     gain: str | None
+    bill: str
+    """What the agents have used; "": nothing that is counted."""
 
 
 class View:
@@ -144,6 +146,7 @@ class View:
                 busy=words.busy(state),
                 luck=2 * state.noise.paired,
                 gain=words.gain(state),
+                bill=words.bill(state.used) if state.used.tokens else "",
             )
             self._tally = state.seq, tally
         return self._tally[1]

@@ -147,6 +147,8 @@ async def test_the_three_charts(samples, cardboard, cardboard_cockpit, sees):
         await sees(app, "keeps and gain in bpb per version", "version", "in force", "0.0100")
         await pilot.press("v")
         await sees(app, "● keep")
+        cardboard.tell(ev.AgentUsed(number=3, agent="llm", input=12_000, output=345, cost=0.042))
+        await sees(app, "12.3 k tokens, cost 0.042")
 
 
 def _fields(step):

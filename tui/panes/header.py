@@ -87,8 +87,12 @@ def second_line(view: View, width: int) -> Text:
     fuller = right.copy()
     if rate is not None:
         fuller.append(f"   {rate:.3g}/h" if rate < 1000 else f"   {words.amount(rate)}/h", look.INK)
+    fullest = fuller.copy()
+    if view.tally.bill:
+        fullest.append(f"   {view.tally.bill}", look.INK)
     short = Text(words.one_line(state.branch), look.BLUE)
-    choices = [(left + spec + walls, fuller), (left + spec, fuller), (left, fuller), (short, fuller), (short, right)]
+    choices = [(left + spec + walls, fullest), (left + spec, fullest), (left, fullest), (short, fullest)]
+    choices += [(left + spec + walls, fuller), (left + spec, fuller), (left, fuller), (short, fuller), (short, right)]
     return fitted([*choices, (short, Text())], width)
 
 
