@@ -23,6 +23,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/overhead.py --check
 	$(BIN)/python benchmarks/trainer.py --check
 	$(BIN)/python benchmarks/briefing.py --check
+	$(BIN)/python benchmarks/cockpit.py --check
 
 # torch goes in first and alone, so that no resolver swaps the pinned build for another while it works out the rest.
 $(READY): pyproject.toml constraints.txt

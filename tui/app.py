@@ -82,12 +82,17 @@ class LabtopApp(App[str]):
         self._socket = socket
         self._client: Client | None = None
         self._rang = 0.0
+        self._settled = False
+        """Whether a theme was worn already: the next one is a person's choice."""
         self._cockpit = Cockpit(
             self.view, program=root / program, fetch=self.fetch, do=self.do, settings=self._settings
         )
         self.register_theme(look.DARK)
         self.register_theme(look.LIGHT)
-        self.theme = self._settings.theme if self._settings.theme in self.available_themes else look.DARK.name
+        theme = self._settings.theme if self._settings.theme in self.available_themes else look.DARK.name
+        if theme in (look.DARK.name, look.LIGHT.name) and self.console.color_system == "standard":
+            theme = "ansi-dark"  # Of sixteen colours the terminal's own say more than the nearest to others.
+        self.theme = theme
 
     def on_mount(self) -> None:
         self._wear(self.current_theme)
@@ -95,7 +100,7 @@ class LabtopApp(App[str]):
         self.push_screen(self._cockpit)
         self.run_worker(self._watch(), name="watching the engine", exit_on_error=True)
         if self._complaint:
-            self.notify(self._complaint, severity="warning", markup=False)
+            self.call_later(self.notify, self._complaint, severity="warning", markup=False)
         if threading.current_thread() is threading.main_thread():
             # A terminal that hangs up ends the view at once: there is nobody to show anything to. Left ignored, as
             # under nohup, it would spin on a dead terminal.
@@ -108,7 +113,9 @@ class LabtopApp(App[str]):
         self.console.push_theme(look.markdown())
         if self._cockpit.is_mounted:
             self._cockpit.restyle()
-        self._remember(theme=theme.name)
+        if self._settled:
+            self._remember(theme=theme.name)
+        self._settled = True
 
     def _remember(self, **changed: object) -> None:
         """Keep what a person has set. A file that another version wrote is left to it."""

@@ -32,10 +32,12 @@ class Actions(Provider):
     def _offered(self) -> list[tuple[str, Action]]:
         if not isinstance(self.screen, Cockpit):
             return []
+        # With nothing to approve it is the approve mode once more.
+        hidden = ("palette", "next_pane", "" if self._cockpit.waits else "approve")
         return [
             (f"{self._cockpit.label(action)}  ({action.shown})", action)
             for action in ACTIONS
-            if action.name not in ("palette", "next_pane")
+            if action.name not in hidden
         ]
 
     def _help(self, action: Action) -> str:

@@ -45,9 +45,9 @@ def load() -> tuple[Settings, str]:
     try:
         found = msgspec.json.decode(raw, type=Settings)
     except msgspec.MsgspecError:
-        return Settings(), f"{path()} cannot be read; layout and theme begin anew"
+        return Settings(), f"layout and theme begin anew: {path()} cannot be read"
     if found.version != VERSION:
-        return Settings(), f"{path()} is of another version of labtop; layout and theme begin anew"
+        return Settings(), f"layout and theme begin anew: another version of labtop wrote {path()}"
     return found, ""
 
 

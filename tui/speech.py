@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import CodeBlock, Markdown, MarkdownElement
+from rich.segment import Segment
 from rich.text import Text
 
 from tui import diffs, look
@@ -19,8 +20,8 @@ class _Code(CodeBlock):
             yield shown
 
 
-class Speech(Markdown):
-    """Foreign Markdown: without links to follow, and without pictures, of which a terminal shows none."""
+class _Foreign(Markdown):
+    """Without links to follow, and without pictures, of which a terminal shows none."""
 
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
         **{name: element for name, element in Markdown.elements.items() if name != "image"},
@@ -28,5 +29,17 @@ class Speech(Markdown):
         "code_block": _Code,
     }
 
+
+class Speech:
+    """Foreign Markdown, without the empty lines that Rich puts around some elements: blocks have their own distance."""
+
     def __init__(self, markup: str) -> None:
-        super().__init__(markup, hyperlinks=False, style=look.INK)
+        self.markup = markup
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        shown = _Foreign(self.markup, hyperlinks=False, style=look.INK)
+        lines = console.render_lines(shown, options, pad=False)
+        said = [at for at, line in enumerate(lines) if any(segment.text.strip() for segment in line)]
+        for line in lines[said[0] : said[-1] + 1] if said else ():
+            yield from line
+            yield Segment.line()

@@ -105,6 +105,8 @@ class Tally(NamedTuple):
     """How far one trial may be off by luck, at two standard deviations, where it is held against another on its seed;
     0 before that is known."""
     gain: str | None
+    bill: str
+    """What the agents have used; "": nothing that is counted."""
 
 
 class View:
@@ -123,7 +125,7 @@ class View:
         """The incumbent's steps, to hold the running trial's against."""
         self.machine: deque[Machine] = deque(maxlen=MACHINE_KEPT)
         self._tally: tuple[int, Tally] | None = None
-        self._gap: tuple[Step | None, Gap] | None = None
+        self._gap: tuple[Step | None, list[Step], Gap] | None = None
         self._speaker: tuple[int, str] | None = None
         """Whose line is open in `words`: the experiment and the kind."""
 
@@ -144,6 +146,7 @@ class View:
                 busy=words.busy(state),
                 luck=2 * state.noise.paired,
                 gain=words.gain(state),
+                bill=words.bill(state.used) if state.used.tokens else "",
             )
             self._tally = state.seq, tally
         return self._tally[1]
@@ -151,9 +154,9 @@ class View:
     @property
     def gap(self) -> Gap:
         """How the running trial does against the incumbent, as of its latest step."""
-        if self._gap is None or self._gap[0] is not self.step:
-            self._gap = self.step, curves.gap(self.steps, self.rival)
-        return self._gap[1]
+        if self._gap is None or self._gap[0] is not self.step or self._gap[1] is not self.rival:
+            self._gap = self.step, self.rival, curves.gap(self.steps, self.rival)
+        return self._gap[2]
 
     @property
     def step(self) -> Step | None:

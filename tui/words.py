@@ -189,11 +189,9 @@ def idle(state: StudyState, busy: float, now: float) -> tuple[float, float] | No
     return max(0.0, 1 - busy / past), past
 
 
-def ahead(gap: float | None) -> str:
-    """`0.012 ahead of best`; "" where that is not known."""
-    if gap is None:
-        return ""
-    return f"{abs(gap):.3f} {'ahead of' if gap >= 0 else 'behind'} best"
+def ahead(gap: float, of: str = " of best") -> str:
+    """`0.012 ahead of best`, or `behind best`."""
+    return f"{abs(gap):.3f} " + (f"ahead{of}" if gap >= 0 else f"behind{of.removeprefix(' of')}")
 
 
 def mode_word(state: StudyState, *, connected: bool) -> str:

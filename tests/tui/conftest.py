@@ -29,6 +29,8 @@ PATIENCE = 300.0
 def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Colours, and nothing remembered from elsewhere."""
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLORTERM", "truecolor")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
@@ -108,6 +110,41 @@ def held(lab, edit_trainer) -> Callable[[], None]:
         "            time.sleep(0.01)\n",
     )
     return gate.unlink
+
+
+DIFF = """--- a/train.py
++++ b/train.py
+@@ -10,3 +10,3 @@ def main():
+ a = 1
+-MATRIX_LR = 0.02
++MATRIX_LR = 0.04
+ b = "two"
+"""
+GPU = ev.Device(
+    name="NVIDIA H200", utilisation=0.97, memory_used=61 << 30, memory_total=139 << 30, temperature=61.0, power=612.0,
+    power_limit=700.0, clock=1980.0,
+)  # fmt: skip
+
+
+class Samples:
+    """What is told of a run."""
+
+    diff = DIFF
+    reading = ev.Machine(
+        time=1.0, cpu=(0.5,) * 16, memory_used=12 << 30, memory_total=64 << 30, load=3.5, devices=(GPU,)
+    )
+
+    @staticmethod
+    def step(number: int, at: int) -> ev.Step:
+        return ev.Step(
+            number=number, trial=1, time=3.0 * at, step=at, loss=4 - at / 100, progress=at / 100,
+            tokens_per_second=1.23e6, mfu=0.41,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def samples() -> Samples:
+    return Samples()
 
 
 class Cardboard:

@@ -91,7 +91,7 @@ async def test_all_that_is_known_is_on_the_screen(cardboard, cardboard_cockpit, 
             "training", "reject", "keep", "crash", "discard", "keep",
         ]  # fmt: skip
         await pilot.press("v")
-        await sees(app, "loss of this run · 0005", "incumbent 0003")
+        await sees(app, "loss · 0005", "incumbent 0003")
 
 
 STATUS_WORDS = ("training", "keep", "discard", "crash", "reject")

@@ -340,6 +340,6 @@ async def test_the_incumbents_curve_is_held_against_its_earlier_one(cardboard, c
         cardboard.tell(Step(number=1, trial=3, time=150.0, step=5, loss=2.9, progress=0.6))
         await sees(app, "re-measuring 0001, the incumbent · 3:00 of 5:00", "60 %")
         await pilot.press("v")
-        await sees(app, "loss of this run · 0001")
+        await sees(app, "loss · 0001")
         cardboard.tell(ended(1, 3))
         await until(lambda: app.view.rival, "then it is the rival of others")

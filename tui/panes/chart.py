@@ -76,7 +76,12 @@ class ChartPane(Pane, can_focus=True):
 
     def show(self, view: View) -> None:
         # The history moves with records alone; a run's steps are many, and each is a chart drawn.
-        seen = (view.state.seq, view.connected, self.content_size, view.step if self.mode == "run" else None)
+        seen = (
+            view.state.seq,
+            view.connected,
+            self.content_size,
+            (view.step, len(view.rival)) if self.mode == "run" else None,
+        )
         if seen == self._seen:
             return
         self._seen = seen
@@ -156,9 +161,13 @@ class ChartPane(Pane, can_focus=True):
     def _show_run(self, view: View) -> None:
         step, best, gap = view.step, view.state.best, view.gap
         of = f" · {words.name(step.number)}" if step else ""
-        said = [f"loss of this run{of}"]
-        said += [f"{words.ahead(gap.at_time)} at equal time"] if gap.at_time is not None else []
-        said += [f"{words.ahead(gap.at_step)} at equal step"] if gap.at_step is not None else []
+        said = [f"loss{of}"]
+        if gap.at_time is not None:
+            said.append(f"{words.ahead(gap.at_time, '')} at equal time")
+            if gap.at_step is not None:
+                same = (gap.at_time >= 0) == (gap.at_step >= 0)
+                said[-1] += f", {abs(gap.at_step):.3f}" if same else f", {words.ahead(gap.at_step, '')}"
+                said[-1] += " at step"
         self.entitle(" · ".join(said))
         over = [curves.run(view.steps, view.rival)]
         if over[0] is not None and self.content_size.width >= BOTH_AXES and over[0].axis != "step":

@@ -44,6 +44,9 @@ def first_line(view: View, width: int) -> Text:
         right.append(f" {words.name(best.number)}", look.FAINT)
     elif state.current is not None:
         right.append("no best yet: the baseline is being measured", look.FAINT)
+    short, bare = right.copy(), left.copy()
+    if best is not None:
+        short.truncate(len("best ") + len(words.value(best.value)))
     fuller = right.copy()
     if gain is not None and best is not None and best.number > 0:
         fuller.append("   gain ", look.FAINT).append(gain, f"bold {look.GREEN}")
@@ -53,7 +56,8 @@ def first_line(view: View, width: int) -> Text:
     wider = left.copy()
     if share is not None:
         wider.append("  ").append_text(look.bar(share, BAR))
-    return fitted([(wider, fuller), (left, fuller), (wider, right), (left, right), (left, Text())], width)
+    choices = [(wider, fuller), (left, fuller), (wider, right), (left, right), (left, short), (bare, short)]
+    return fitted([*choices, (left, Text())], width)
 
 
 def second_line(view: View, width: int) -> Text:
@@ -83,8 +87,12 @@ def second_line(view: View, width: int) -> Text:
     fuller = right.copy()
     if rate is not None:
         fuller.append(f"   {rate:.3g}/h" if rate < 1000 else f"   {words.amount(rate)}/h", look.INK)
+    fullest = fuller.copy()
+    if view.tally.bill:
+        fullest.append(f"   {view.tally.bill}", look.INK)
     short = Text(words.one_line(state.branch), look.BLUE)
-    choices = [(left + spec + walls, fuller), (left + spec, fuller), (left, fuller), (short, fuller), (short, right)]
+    choices = [(left + spec + walls, fullest), (left + spec, fullest), (left, fullest), (short, fullest)]
+    choices += [(left + spec + walls, fuller), (left + spec, fuller), (left, fuller), (short, fuller), (short, right)]
     return fitted([*choices, (short, Text())], width)
 
 

@@ -65,7 +65,7 @@ class Pane(Vertical):
 
     DEFAULT_CSS = """
     Pane {
-        border: round $panel-lighten-2;
+        border: round $foreground 22%;
         border-title-color: $text-muted;
         border-subtitle-color: $text-muted;
         border-title-style: none;

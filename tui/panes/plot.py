@@ -28,7 +28,7 @@ class _QuietCanvas(Canvas):
 
 class Plot(PlotWidget):
     DEFAULT_CSS = """
-    Plot > .plot--axis { color: $panel-lighten-3; }
+    Plot > .plot--axis { color: $foreground 30%; }
     Plot > .plot--tick { color: $text-muted; text-style: none; }
     Plot > .plot--label { color: $text-muted; text-style: none; }
     """

@@ -227,6 +227,11 @@ class Cockpit(Screen[None]):
             compact=self._compact,
         )
 
+    @property
+    def waits(self) -> bool:
+        """Whether a proposal waits for approval."""
+        return self._view.state.awaiting is not None
+
     def label(self, action: actions.Action) -> str:
         return actions.label(action, self._view.state)
 

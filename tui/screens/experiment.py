@@ -98,6 +98,8 @@ class ExperimentPage(Page):
 
         if self._waits and self._diff:
             self.app.push_screen(PatchEditor(self._number, self._diff, do=self._do))
+        elif self._waits:
+            self._refuse("has no patch here yet")
         else:
             self._refuse("waits for no approval; its patch can be edited only then (approve mode, a)")
 

@@ -119,7 +119,7 @@ class ProgramEditor(Screen[bool]):
 
     @on(TextArea.Changed)
     def _tell(self) -> None:
-        title = Text(str(self._path), f"bold {look.INK}")
+        title = Text(self._path.name, f"bold {look.INK}")
         title.append("  changed, not saved" if self.changed else "  as it stands on disk", look.FAINT)
         if self._elsewhere:
             title.append("  ! changed on disk meanwhile; saving merges it", look.AMBER)
