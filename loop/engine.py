@@ -303,6 +303,9 @@ class Engine:
         assert self.state.best is not None and self.state.best.commit is not None
         number, base = self._next_number(), self.state.best.commit
         await self.record(ev.ProposalStarted(number=number, base=base, agent=self._agent.name, spec=self.state.spec))
+        current = self.state.current
+        if self._stopping or current is None or current.number != number or self.state.best.commit != base:
+            return  # A person was quicker, and there was no turn yet to end.
         outcome = await self.proposer.turn(number, base)
         if outcome is None:
             return
@@ -467,6 +470,8 @@ class Engine:
             return False
         await self.record(ev.RepairStarted(number=number, attempt=attempt, agent=agent.name))
         experiment = self.state.experiments[number]
+        if self._stopping or experiment.stage == "decided":
+            return True
         outcome = await self.proposer.turn(number, experiment.commit or "", experiment)
         if outcome is None:
             return True

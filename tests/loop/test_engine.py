@@ -4,12 +4,14 @@ import asyncio
 import csv
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from loop import commands
-from loop.journal import JournalLocked, read
+from loop import events as ev
+from loop.journal import Journal, JournalLocked, read
 from loop.state import fold
 
 
@@ -177,3 +179,32 @@ async def test_two_engines_on_one_study_are_refused(lab):
         with pytest.raises(JournalLocked, match="another engine"):
             async with lab.engine():
                 pass
+
+
+class Silent:
+    """An agent that thinks for ever."""
+
+    name, repairs = "silent", False
+
+    async def propose(self, briefing, desk):
+        await asyncio.sleep(3600)
+        yield
+
+
+async def test_to_stop_in_the_moment_before_a_turn_does_not_wait_for_its_end(lab, monkeypatch):
+    append, asked, given = Journal.append, threading.Event(), threading.Event()
+
+    def slowly(journal, *happened):
+        records = append(journal, *happened)
+        if any(isinstance(event, ev.ProposalStarted) and event.number == 1 for event in happened):
+            asked.set()
+            given.wait(60)
+        return records
+
+    monkeypatch.setattr(Journal, "append", slowly)
+    async with lab.engine(agent=Silent()) as engine:
+        await asyncio.to_thread(asked.wait, 60)
+        assert (await engine.do(commands.Stop(now=True))).ok
+        given.set()
+        await asyncio.wait_for(asyncio.shield(engine.task), 60)
+    assert engine.state.mode == "stopped" and engine.state.current.number == 1
