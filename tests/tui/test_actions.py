@@ -63,8 +63,8 @@ async def test_u_takes_a_verdict_back(lab, cockpit, until, sees):
         await pilot.press("p")
         await until(lambda: engine.holding, "it stands at a gate")
         while engine.state.experiments[-1].verdict != "keep":
-            await pilot.press("s")
             seq = engine.state.seq
+            await engine.do(commands.Step())
             await until(lambda seq=seq: engine.state.seq > seq and engine.holding and not engine.state.steps, "a step")
         kept, before = engine.state.incumbent, engine.state.incumbent_before
         await sees(app, f"{kept:04d} keep: ")

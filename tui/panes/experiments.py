@@ -28,7 +28,7 @@ COLUMNS = (
     Column("GiB", 6, right=True, spare=2),
     Column("time", 8, right=True),
     Column("  status", 13),
-    Column("what", 24),
+    Column("what", 20),
 )
 """The last one takes what is left of the width; what no experiment has an entry for is no column."""
 
