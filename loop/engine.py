@@ -32,7 +32,7 @@ from loop.patch import EditError, apply_edits
 from loop.proposer import Proposer
 from loop.results import Table
 from loop.state import BASELINE, Experiment, Trial, fold
-from loop.study import Study
+from loop.study import Study, save
 from loop.trials.output import clean
 from loop.trials.telemetry import machine_samples
 from loop.workspace import Workspace, WorkspaceError
@@ -605,7 +605,7 @@ class Engine:
             return  # Between an editor's remove and its rename; where it stays away, the last version holds.
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         if digest != self.state.spec_digest:
-            await asyncio.to_thread(_write, self.study.spec(self.state.spec + 1), text)
+            await asyncio.to_thread(save, self.study.spec(self.state.spec + 1), text)
             await self.record(ev.SpecChanged(version=self.state.spec + 1, digest=digest))
 
     async def _watch_machine(self) -> None:
@@ -637,8 +637,3 @@ def _simpler(experiment: Experiment, best: Experiment | None) -> bool:
 
 def _new_seed(best: Experiment) -> int:
     return max(trial.seed for trial in best.trials) + 1
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -71,11 +71,11 @@ def patch_mark(diff: str) -> str:
 def focus(state: StudyState, known: Mapping[int, Marks], files: Mapping[str, str], words: Iterable[str]) -> Marks:
     """What is worked on: the names that the latest experiments changed, newer ones counting more, and those names of
     the editable `files` that `words`, a person's notes and refusals, speak of."""
-    found: Counter[str] = Counter()
+    found: defaultdict[str, float] = defaultdict(float)
     latest = [experiment for experiment in state.experiments if experiment.number in known][-FOCUS_OVER:]
     for age, experiment in enumerate(reversed(latest)):
         for name in known[experiment.number]:
-            found[name] += 1 / (1 + age)  # type: ignore[assignment]
+            found[name] += 1 / (1 + age)
     there = {name for text in files.values() for name in _NAME.findall(text)}
     for said in words:
         for name in there & set(_NAME.findall(said)):

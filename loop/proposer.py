@@ -7,7 +7,6 @@ import contextlib
 import errno
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Literal
 
 from msgspec.structs import replace
@@ -22,7 +21,7 @@ from loop.desk import Desk
 from loop.events import AgentDelta, AnyEvent, AnyTelemetry, Change
 from loop.patch import count_lines, unified_diff
 from loop.state import Experiment, StudyState, Usage
-from loop.study import Study
+from loop.study import Study, save
 from loop.trials.output import clean
 from loop.workspace import Workspace
 
@@ -161,7 +160,7 @@ class Proposer:
         files, config = await self.files(base), self._study.config
         mark = self._guard(number, files, changed)
         diff = unified_diff(files, changed)
-        await asyncio.to_thread(_write, self._study.diff(number), diff)
+        await asyncio.to_thread(save, self._study.diff(number), diff)
         self._publish(ev.DraftDiff(number=number, diff=diff))
         who = self._agent.name if by == "agent" else f"{self._agent.name}, amended by a person"
         message = f"{number:04d}: {hypothesis}\n\nExpected: {effect}\nAgent: {who}\nSpec: {self._state.spec}\n"
@@ -229,8 +228,3 @@ def _with(used: ev.AgentUsed, more: Used) -> ev.AgentUsed:
         cost=used.cost + (more.cost or 0.0),
         unpriced=used.unpriced + (more.input + more.output if more.cost is None else 0),
     )
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")

@@ -261,8 +261,9 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
     def awaiting(self) -> Experiment | None:
         """The proposal that waits for a person's approval."""
         current = self.current
-        waits = self.approving and current and current.stage == "proposed" and not current.approved
-        return current if waits and current and current.agent != BASELINE and self.measuring is None else None
+        if not self.approving or current is None or current.stage != "proposed" or current.approved:
+            return None
+        return None if current.agent == BASELINE or self.measuring else current
 
     def needs_audit(self, trial: Trial) -> bool:
         return bool(self.audit) and trial.outcome == "ok" and trial.colour is None

@@ -83,6 +83,12 @@ def tags(root: Path) -> list[str]:
     return [path.parent.name for path in sorted(journals, key=lambda path: path.stat().st_mtime, reverse=True)]
 
 
+def save(path: Path, text: str) -> None:
+    """Write a file of a study, and the folders that lead to it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
 def journal_path(root: Path, tag: str) -> Path:
     return root / ".labtop" / tag / "journal.jsonl"
 

@@ -15,7 +15,7 @@ from loop.trials.output import clean
 from tui import look, words
 
 if TYPE_CHECKING:
-    from pygments.lexer import Lexer  # type: ignore[import-untyped]
+    from pygments.lexer import Lexer
 
 COLOURED_AT_MOST = 600
 """Lines of a diff that pygments colours; beyond them it would be felt."""
@@ -176,7 +176,7 @@ def _code(line: DiffLine, sign: str, ground: str, sign_style: str, mark: str, *,
 def coloured_code(line: str) -> Text:
     """A line of Python in the colours of the theme."""
     # Loaded when the first line of a diff is drawn, after the first sight of a study.
-    from pygments.token import Comment, Keyword, Name, Number, String  # type: ignore[import-untyped]
+    from pygments.token import Comment, Keyword, Name, Number, String
 
     styles = {
         Comment: f"italic {look.FAINT}",
@@ -196,6 +196,6 @@ def coloured_code(line: str) -> Text:
 
 @cache
 def _lexer() -> Lexer:
-    from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
+    from pygments.lexers.python import PythonLexer
 
     return PythonLexer(stripnl=False, ensurenl=False)

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 
 import torch
@@ -148,7 +149,7 @@ def encode_all(
                 tell(f"left out: {path.name} has latents that are not finite")
                 continue
             data = save({name: value.cpu().contiguous() for name, value in made.items()}, metadata={"model": model})
-            write_whole(kept, lambda file, data=data: file.write(data))  # type: ignore[misc]
+            write_whole(kept, methodcaller("write", data))
             tell(f"encoded {at} of {len(found)}: {path.name}")
         ready.append(kept)
     if not ready:

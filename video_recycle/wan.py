@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -256,7 +257,7 @@ def save_for_diffusers(model: Wan, folder: Path) -> None:
             weights = get_peft_model_state_dict(part, adapter_name=NAME)
             data = save({key: value.cpu().contiguous() for key, value in weights.items()})
             (folder / name).mkdir(parents=True, exist_ok=True)
-            write_whole(folder / name / "pytorch_lora_weights.safetensors", lambda file, data=data: file.write(data))  # type: ignore[misc]
+            write_whole(folder / name / "pytorch_lora_weights.safetensors", methodcaller("write", data))
 
 
 def _norm(vae: Any) -> tuple[Tensor, Tensor]:
