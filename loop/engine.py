@@ -70,6 +70,7 @@ class Engine:
     ) -> None:
         self.study = study
         self.state = fold(journal.records)
+        journal.forget()
         self.holding = False
         """Whether it stands at a gate and waits for a person; after a pause it first ends what it is at."""
         self._journal = journal

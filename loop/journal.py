@@ -54,6 +54,8 @@ class Journal:
         """Raises: JournalLocked, JournalCorrupt, OSError."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self.records: list[Record] = []
+        """What was found on opening."""
         self.repaired = ""
         """What was cut off the tail on opening, in words; "" where it was whole."""
         self._clock = clock
@@ -69,6 +71,10 @@ class Journal:
         self._held = self._hold_back()
         self._seq = self.records[-1].seq if self.records else 0
         self._time = self.records[-1].time if self.records else 0.0
+
+    def forget(self) -> None:
+        """Let go of `records`, once they are folded: of a study of months they are tens of megabytes."""
+        self.records = []
 
     def append(self, *events: AnyEvent) -> list[Record]:
         """Make `events` durable, all or none, and return them as journalled.

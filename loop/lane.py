@@ -27,6 +27,9 @@ from loop.workspace import Workspace
 FREEING = 30.0
 """Seconds that a device has to give back a trial's memory before no other trial is sent there."""
 
+ANSWERING = 10.0
+"""Seconds that its driver has to tell what it holds before the first trial."""
+
 LOOK = 1.0
 """Seconds between two looks at whether it has."""
 
@@ -214,7 +217,8 @@ class Lane:
             assert latest is not None
             spec = self.spec(experiment, latest)
         await asyncio.to_thread(self._workspace.export, experiment.commit, spec.source)
-        self._idle_machine = self._idle_machine or self.machine
+        if self._state.device.startswith("cuda") and self._idle_machine is None:
+            await self._look_at_idle_device()
         return await LocalTrial.launch(spec)
 
     def _tampered(self, experiment: Experiment, source: Path) -> list[str]:
@@ -284,6 +288,13 @@ class Lane:
             holdout=report.holdout,
             findings=(*(finding.text for finding in findings), *report.findings),
         )
+
+    async def _look_at_idle_device(self) -> None:
+        """What the device holds before any trial; a driver that does not answer is not waited for long."""
+        deadline = time.monotonic() + ANSWERING
+        while not (self.machine and self.machine.devices) and time.monotonic() < deadline:
+            await asyncio.sleep(LOOK)
+        self._idle_machine = self.machine
 
     async def _wait_for_device(self, number: int) -> None:
         """Until the device has given back what the trial took; a process that hangs in the driver may never do so."""

@@ -73,14 +73,16 @@ class Lab:
         self.socket = socket_path(root, tag)
 
     @asynccontextmanager
-    async def engine(self, experiments: int | None = None, agent: Agent | None = None) -> AsyncIterator[Engine]:
+    async def engine(
+        self, experiments: int | None = None, agent: Agent | None = None, device: str = "cpu"
+    ) -> AsyncIterator[Engine]:
         """Runs until the block ends, or until it has done so many experiments. The agent is `search`, unless given."""
         settings = load(self.root)
         study = Study(
             root=self.root,
             tag=self.tag,
             config=settings,
-            device="cpu",
+            device=device,
             budget=1.0,
             agent="search",
             sandbox=choose(settings.sandbox),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import math
 import re
+import sys
 
 import msgspec
 
@@ -73,7 +74,8 @@ class OutputParser:
                 steps.append(progress)
                 continue
             if found := _SUMMARY.match(text):
-                self.summary.setdefault(found[1], []).append(float(found[2].replace(",", "")))
+                # One string for all trials that print it: they stay in memory as long as the study.
+                self.summary.setdefault(sys.intern(found[1]), []).append(float(found[2].replace(",", "")))
             lines.append(text)
         self.last_lines = [*self.last_lines, *lines][-40:]
         return lines, steps

@@ -28,6 +28,8 @@ DEVICES = ("nvidia*", "kfd", "dri", "dxg")
 PLAIN_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/shm")
 PASSING = ("/tmp", "/var/tmp", "/run", "/home", "/root")
 """Hidden in every case: what is other people's, or other programs'."""
+RESOLVER = Path("/etc/resolv.conf")
+"""Which name servers to ask; often a link into /run."""
 PASSING_SIZE = 2**30
 """Bytes of memory that files of a sealed process may take."""
 THREADS = 4096
@@ -211,7 +213,8 @@ def _readable(walls: Walls, program: str, hidden: list[Path]) -> Iterator[Path]:
         # A program in ~/bin must not bring the home with it.
         if _within(place, hidden) and not any(other.is_relative_to(place) for other in hidden):
             yield place
-    yield from (path.resolve() for path in walls.readable if path.exists() and _within(path.resolve(), hidden))
+    named = (*walls.readable, *((RESOLVER,) if walls.network else ()))
+    yield from (path.resolve() for path in named if path.exists() and _within(path.resolve(), hidden))
 
 
 def _within(path: Path, places: Iterable[Path]) -> bool:
