@@ -230,10 +230,10 @@ def _notes(briefing: Briefing, limit: int) -> str:
     told: list[str] = []
     for note in reversed(briefing.notes):
         line = f"- {shorten(note, 1000)}"
-        if sum(map(tokens, told)) + tokens(line) > limit:
+        if (limit := limit - tokens(line)) < 0:
             break
-        told.insert(0, line)
-    return _section("notes", "\n".join(told)) if told else ""
+        told.append(line)
+    return _section("notes", "\n".join(reversed(told))) if told else ""
 
 
 def _refused(briefing: Briefing, limit: int) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import os
 import re
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
+import httpx2
 import openai
 
 from loop.agents import (
@@ -138,6 +140,7 @@ class OpenAIAgent:
             # The retries and the clocks are ours: each wait has to be seen, and the SDK's clocks see no drip.
             max_retries=0,
             timeout=openai.Timeout(None, connect=15.0),
+            http_client=openai.DefaultAsyncHttpxClient(verify=_trusted()),
         )
 
     async def _turn(self, briefing: Briefing, desk: Desk) -> AsyncGenerator[AgentEvent, None]:
@@ -344,6 +347,10 @@ class OpenAIAgent:
     def _told(self, text: str, limit: int = 300) -> str:
         # The key goes first: half of one, left by shortening, would not be recognised.
         return shorten(masked(text, self._key), limit)
+
+
+# Once: to read the certificates holds up the event loop for 50 ms.
+_trusted = functools.cache(httpx2.create_ssl_context)
 
 
 def _well_formed(calls: list[Call]) -> bool:

@@ -1,10 +1,12 @@
 """Both protocols alike: the real SDK against the stand-in, which answers in whichever it is asked by."""
 
+import asyncio
 import json
 import logging
+from collections import Counter
 
 import pytest
-from models import KEY, Model, answer, frames, refuse
+from models import KEY, Model, answer, refuse
 
 from loop.agents import Failed, Known, Proposal, Status, Text, Thought, ToolUse, Unavailable, Used
 from loop.agents.openai import OpenAIAgent
@@ -100,29 +102,43 @@ async def test_it_may_read_before_it_proposes_and_only_so_often(protocol):
     assert any(item.get("reasoning") == "Hm." or item.get("encrypted_content") == "sealed" for item in back)
 
 
+def shortest(protocol):
+    """The least that a server can say to propose, in two pieces and an end."""
+    edits = [{"path": "train.py", "search": "", "replace": "x = 1"}]
+    text = json.dumps({"hypothesis": "x", "expected_effect": "y", "edits": edits}, separators=(",", ":"))
+    if protocol == "chat":
+        deltas = [{"tool_calls": [{"index": 0, "function": {"arguments": text[at : at + 60]}}]} for at in (0, 60)]
+        sent = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+        sent.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    else:
+        growing = {"type": "response.function_call_arguments.delta", "output_index": 0}
+        sent = [{**growing, "delta": text[at : at + 60]} for at in (0, 60)]
+        sent.append({"type": "response.completed", "response": {}})
+    return "".join(f"data: {json.dumps(event, separators=(',', ':'))}\n\n" for event in sent).encode()
+
+
 @BOTH
-async def test_a_stream_cut_at_any_byte_is_no_proposal_and_is_asked_again(protocol):
-    short = {**IDEA, "hypothesis": "x", "expected_effect": "y"}
-    whole = "".join(frames(protocol, think="T", calls=[("propose", short)])).encode()
-    ends = whole.index(b'"finish_reason": "tool_calls"' if protocol == "chat" else b'"type": "response.completed"')
-    ends = whole.index(b"\n", ends)
+async def test_a_stream_cut_after_any_byte_is_no_proposal_is_told_and_is_asked_again(protocol):
+    whole = shortest(protocol)
+    asked = Counter()
 
-    def cut(at):
-        async def say(exchange):
-            await exchange.start()
-            if at:
-                await exchange.raw(whole[:at])
-            await exchange.end()
+    async def say(exchange):
+        at = int(exchange.path.split("/")[2])
+        asked[at] += 1
+        await exchange.start()
+        await exchange.raw(whole[:at] if asked[at] == 1 else whole)
+        await exchange.end()
 
-        return say
+    async def cut(at):
+        agent = agent_of(model, protocol, {"OPENAI_BASE_URL": f"{model.url}/{at}"}, looks=0)
+        return at, await turn(agent)
 
-    cuts = [*range(0, ends - 40, 11), *range(ends - 40, ends + 3)]
-    async with Model(*(cut(at) for at in cuts)) as model:
-        events = await turn(agent_of(model, protocol, attempts=len(cuts)))
-    assert events[-1].hypothesis == "x"
-    # Only what holds the whole of the last event may pass, and every earlier cut was told and asked again.
-    assert len(model.bodies) > sum(at < ends for at in cuts)
-    assert words(events, Status).count("again in") == len(model.bodies) - 1
+    async with Model(say) as model:
+        for some in range(0, len(whole), 64):
+            for at, events in await asyncio.gather(*map(cut, range(some, min(some + 64, len(whole))))):
+                assert events[-1] == Proposal("x", "y", (Edit("train.py", "", "x = 1"),)), at
+                told = [event.text for event in events if isinstance(event, Status)]
+                assert asked[at] == 2 and len(told) == 1 and "was cut off; again in" in told[0], (at, told)
 
 
 async def failed(exchange):
