@@ -71,20 +71,25 @@ def _occurrences(text: str, block: str) -> Iterable[int]:
 
 
 def _nearest(text: str, block: str) -> str:
-    """The window of `text`, as many lines as `block` has, that resembles it most."""
+    """The window of `text`, as many lines as `block` has, that resembles it most.
+
+    Lines are compared as far as the block's reach: what it leaves out is most often a comment behind the code.
+    """
     lines, wanted = text.splitlines(), block.strip("\n").splitlines()[:NEAREST_AT_MOST]
-    size = max(1, len(wanted))
-    anchors = difflib.get_close_matches(max(wanted, key=len, default=""), lines, n=5, cutoff=0.3)
+    size, longest = max(1, len(wanted)), max(wanted, key=len, default="")
+    heads = [line[: len(longest)] for line in lines]
+    anchors = difflib.get_close_matches(longest, heads, n=5, cutoff=0.3)
     starts = {
-        max(0, at - offset) for at, line in enumerate(lines) if line in anchors for offset in range(min(size, at + 1))
+        max(0, at - offset) for at, head in enumerate(heads) if head in anchors for offset in range(min(size, at + 1))
     }
     if not starts:
         return "(nothing similar)"
 
     def likeness(start: int) -> float:
+        window = [line[: len(other)] for line, other in zip(lines[start : start + size], wanted, strict=False)]
         return (
-            difflib.SequenceMatcher(None, lines[start : start + size], wanted).ratio()
-            + difflib.SequenceMatcher(None, "\n".join(lines[start : start + size]), "\n".join(wanted)).ratio()
+            difflib.SequenceMatcher(None, window, wanted).ratio()
+            + difflib.SequenceMatcher(None, "\n".join(window), "\n".join(wanted)).ratio()
         )
 
     best = max(sorted(starts), key=likeness)

@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import acp
+import msgspec
 from acp import schema
+from msgspec.structs import replace
 
 from loop.agents import AgentEvent, Desk, Failed, Known, Proposal, Status, Text, Thought, ToolUse, Unavailable, Used
 from loop.agents.prompt import RULES
@@ -259,17 +261,7 @@ class _Session:
         before = self._cost
         answer = await self._answer(self._agent.prompt(session_id=self._session, prompt=[acp.text_block(words)]))
         cost = self._cost - before if self._cost_told else None
-        usage = answer.usage
-        cached = (usage.cached_read_tokens or 0) if usage else 0
-        # Some agents count cached tokens among the input and some do not; the total tells.
-        spent = usage.total_tokens - usage.output_tokens if usage else 0
-        used = Used(
-            input=max(usage.input_tokens, spent) if usage else 0,
-            cached=cached,
-            output=usage.output_tokens if usage else 0,
-            cost=cost,
-        )
-        self._tell(priced(used, self._asking.prices))
+        self._tell(priced(replace(_used(answer), cost=cost), self._asking.prices))
         return str(answer.stop_reason)
 
     async def _answer(self, call: Awaitable[T]) -> T:
@@ -455,6 +447,34 @@ class _Call:
                     lines.append("".join(diff.splitlines(keepends=True)[:DIFF_LINES]))
         self.paths += [path for path in found if path not in self.paths]
         return [line for line in lines if line]
+
+
+class _Count(msgspec.Struct):
+    input_tokens: int
+    output_tokens: int
+
+
+class _Quota(msgspec.Struct):
+    token_count: _Count
+
+
+class _Meta(msgspec.Struct):
+    """Where Gemini tells its use, which the protocol's own field came after."""
+
+    quota: _Quota
+
+
+def _used(answer: schema.PromptResponse) -> Used:
+    """What a prompt came to; nothing, where the agent does not tell."""
+    if usage := answer.usage:
+        # Some agents count cached tokens among the input and some do not; the total tells.
+        spent = max(usage.input_tokens, usage.total_tokens - usage.output_tokens)
+        return Used(input=spent, cached=usage.cached_read_tokens or 0, output=usage.output_tokens)
+    try:
+        count = msgspec.convert(answer.field_meta, _Meta).quota.token_count
+    except msgspec.ValidationError:
+        return Used()
+    return Used(input=count.input_tokens, output=count.output_tokens)
 
 
 def command(spec: str, path: str | None = None) -> tuple[str, ...]:

@@ -39,7 +39,8 @@ def ask(method, **params):
 
 def play(steps):
     """The answer to a prompt."""
-    stop, usage = "end_turn", {"totalTokens": 1200, "inputTokens": 1000, "outputTokens": 200, "cachedReadTokens": 400}
+    stop = "end_turn"
+    used = {"usage": {"totalTokens": 1200, "inputTokens": 1000, "outputTokens": 200, "cachedReadTokens": 400}}
     for step, *rest in steps:
         match step:
             case "think" | "say":
@@ -78,6 +79,8 @@ def play(steps):
                 update("agent_thought_chunk", content={"type": "text", "text": f"[{answer.get('content', 'refused')}]"})
             case "cost":
                 update("usage_update", used=rest[0], size=200_000, cost={"amount": rest[1], "currency": "USD"})
+            case "quota":
+                used = {"_meta": {"quota": {"token_count": {"input_tokens": rest[0], "output_tokens": rest[1]}}}}
             case "child":
                 code = "import time,signal; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
                 child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
@@ -91,7 +94,7 @@ def play(steps):
                 stop = rest[0]
             case "error":
                 return {"error": {"code": rest[0], "message": rest[1]}}
-    return {"result": {"stopReason": stop, "usage": usage}}
+    return {"result": {"stopReason": stop, **used}}
 
 
 told = Path(sys.argv[2]).open("a")  # noqa: SIM115 - as long as the process lives

@@ -136,13 +136,14 @@ async def test_permission_is_given_for_the_editable_files_and_for_nothing_else(s
 
 async def test_what_cannot_be_used_goes_back_to_the_same_session(stage):
     turns = (
-        [["say", "I only talk."]],
+        [["say", "I only talk."], ["quota", 30, 4]],
         [["link", "train.py", "program.md"]],
         [["write", "train.py", ""], ["stop", "refusal"]],
         [["write", "train.py", "RATE = 0.3\n"], ["say", "So be it."]],
     )
     events = await stage.play(*turns, known=["This very patch was tried"])
     assert events[-1] == Proposal("So be it.", "not stated", events[-1].edits, 3)
+    assert next(event for event in events if isinstance(event, Used)) == Used(input=30, output=4)  # As Gemini tells it.
     prompts = stage.prompts()
     for prompt, said in zip(
         prompts[1:], ("no editable file", "no file any more", "you refused", "very patch"), strict=True
