@@ -52,6 +52,13 @@ class Approve(Command, frozen=True):
     number: int | None = None
 
 
+class Permit(Command, frozen=True):
+    """Let a coding agent do what it asks for, once, or not. `what` guards against answering another question."""
+
+    allow: bool
+    what: str = ""
+
+
 class Amend(Command, frozen=True):
     """Put `diff`, a unified diff against the incumbent, in the place of the patch that waits for approval."""
 
@@ -84,7 +91,9 @@ class Stop(Command, frozen=True):
     now: bool = False
 
 
-AnyCommand = Pause | Resume | Step | Reject | Keep | Undo | Gate | Approve | Amend | Break | Unbreak | Note | Stop
+AnyCommand = (
+    Pause | Resume | Step | Reject | Keep | Undo | Gate | Approve | Permit | Amend | Break | Unbreak | Note | Stop
+)
 
 
 class Reply(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from loop import caps, failures
@@ -24,6 +24,10 @@ Guard = Callable[[Mapping[str, str]], str]
 """Refuses what may not be run, path to new text; else gives its fingerprint."""
 
 
+Permit = Callable[[str], Awaitable[bool]]
+"""Puts to a person what an agent wants to do."""
+
+
 class Desk:
     """Of one turn for experiment `number`, made against `base`, whose editable `files` it changes."""
 
@@ -38,6 +42,7 @@ class Desk:
         base: str,
         files: Mapping[str, str],
         guard: Guard,
+        permit: Permit,
     ) -> None:
         self._study = study
         self._state = state
@@ -47,6 +52,7 @@ class Desk:
         self._base = base
         self._files = files
         self._guard = guard
+        self._permit = permit
         self._told = study.config.repeats == "rerun"
 
     async def brief(
@@ -109,6 +115,10 @@ class Desk:
             "something else; or, where you have a reason to think that it will do better now, say it in the hypothesis "
             "and propose it again."
         )
+
+    async def permit(self, what: str) -> bool:
+        """See `loop.agents.Desk`."""
+        return await self._permit(what)
 
     async def worktree(self) -> Path:
         """See `loop.agents.Desk`."""

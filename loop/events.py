@@ -120,6 +120,18 @@ class Approved(Event, frozen=True):
     number: int
 
 
+class Permission(Event, frozen=True):
+    """In approve mode a coding agent wants to do `what`, and waits; it comes again with the answer.
+
+    The engine answers `by` itself, with a no, where nobody does in time or the turn ends.
+    """
+
+    number: int
+    what: str
+    allowed: bool | None = None
+    by: Author = "person"
+
+
 class ProposalFailed(Event, frozen=True):
     """The agent gave nothing usable; the number is asked again after `wait` seconds."""
 
@@ -306,6 +318,7 @@ AnyEvent = (
     | ProposalStarted
     | Proposed
     | Approved
+    | Permission
     | ProposalFailed
     | RepairStarted
     | AgentUsed

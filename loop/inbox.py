@@ -40,6 +40,8 @@ class Inbox:
                 return await self._gate(command.on)
             case commands.Approve():
                 return await self._approve(command.number)
+            case commands.Permit():
+                return await self._permit(command.allow, command.what)
             case commands.Amend():
                 return await self._amend(command.diff, command.number)
             case commands.Break():
@@ -171,6 +173,7 @@ class Inbox:
             await self._engine.record(ev.GateSet(on=on))
         if on:
             return Reply(ok=True, text="each proposal waits for `labtop approve` before it trains")
+        await self._engine.proposer.answer(False)
         return Reply(ok=True, text="proposals train without approval")
 
     async def _approve(self, number: int | None) -> Reply:
@@ -183,6 +186,14 @@ class Inbox:
             await engine.record(ev.Approved(number=waiting.number))
         held = engine.state.mode == "paused" and not engine.state.steps
         return Reply(ok=True, text=f"{waiting.number:04d} may train" + (", once the study is resumed" if held else ""))
+
+    async def _permit(self, allow: bool, what: str) -> Reply:
+        asked = self._engine.state.asked
+        if (refused := refusals.permit(self._engine.state, what)) is not None:
+            return Reply(ok=False, text=refused)
+        if not await self._engine.proposer.answer(allow):
+            return Reply(ok=False, text="it was answered a moment ago")
+        return Reply(ok=True, text=f"{'allowed, once' if allow else 'refused'}: {asked}")
 
     async def _amend(self, diff: str, number: int | None) -> Reply:
         engine = self._engine

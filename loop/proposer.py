@@ -59,6 +59,9 @@ class Proposer:
         self._publish = publish
         self._archive = Archive(study)
         self._turn: asyncio.Task[Proposal | Failed] | None = None
+        self._questions = asyncio.Lock()
+        self._answer: asyncio.Future[bool] | None = None
+        self._answered = asyncio.Event()
         self._texts: dict[str, dict[str, str]] = {}
 
     @property
@@ -83,6 +86,37 @@ class Proposer:
         finally:
             self._turn = None
 
+    async def answer(self, allow: bool) -> bool:
+        """Answer what the agent asks a person for. False: it asks for nothing."""
+        if self._answer is None or self._answer.done():
+            return False
+        self._answer.set_result(allow)
+        await self._answered.wait()
+        return True
+
+    async def _permit(self, number: int, what: str) -> bool:
+        """Put to a person, in approve mode, what the agent wants to do. No answer in a turn's time is a no."""
+        async with self._questions:
+            if not self._state.approving:
+                return False
+            what = clean(what)
+            self._answer = asyncio.get_running_loop().create_future()
+            self._answered.clear()
+            await self._record(ev.Permission(number=number, what=what))
+            allowed = False
+            by: ev.Author = "engine"
+            try:
+                with contextlib.suppress(TimeoutError):
+                    allowed = await asyncio.wait_for(self._answer, self._study.config.asking.turn)
+                    by = "person"
+            finally:
+                self._answer = None
+                try:
+                    await self._record(ev.Permission(number=number, what=what, allowed=allowed, by=by))
+                finally:
+                    self._answered.set()
+            return allowed
+
     async def _ask(self, number: int, base: str, crashed: Experiment | None) -> Proposal | Failed:
         """One turn of the agent, its words told and kept as they come, and what it came to journalled."""
         baseline, files = self._state.baseline, await self.files(base)
@@ -96,6 +130,7 @@ class Proposer:
             base=base,
             files=files,
             guard=lambda changed: self._guard(number, files, changed),
+            permit=lambda what: self._permit(number, what),
         )
         briefing = await desk.brief(
             program=await asyncio.to_thread(self._study.spec(self._state.spec).read_text),

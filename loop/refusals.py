@@ -79,6 +79,15 @@ def approve(state: StudyState, number: int | None) -> str | None:
     return None
 
 
+def permit(state: StudyState, what: str) -> str | None:
+    """Why what an agent asks for, `what` or whatever it is, cannot be answered."""
+    if not state.asked:
+        return "no agent asks for anything; they do in approve mode, where their policy does not say yes"
+    if what and what != state.asked:
+        return f"it asks for something else by now: {state.asked}"
+    return None
+
+
 def step(state: StudyState) -> str | None:
     """Why no gate can be passed."""
     if (waiting := state.awaiting) is not None:

@@ -215,6 +215,8 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The engine stops by itself once so many proposals were decided; None: it goes on."""
     approving: bool = False
     """Whether each proposal waits for a person before it trains."""
+    asked: str = ""
+    """What a coding agent wants to do that a person has to allow, while it waits for the answer."""
     breakpoints: tuple[str, ...] = ()
 
     spec: int = 0
@@ -325,6 +327,7 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
                 self.engine_started, self.sandbox = record.time, event.sandbox
                 self.mode, self.mode_reason, self.steps = "running", "", 0
                 self.failures, self.last_failure, self.retry_at, self.away = 0, "", None, False
+                self.asked = ""
                 self.limit = None if event.experiments is None else self.tried + event.experiments
             case ev.EngineStopped():
                 self.mode, self.mode_reason, self.engine_pid = "stopped", event.reason, 0
@@ -355,6 +358,8 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
                     counted_from = len(self.experiments[event.number].trials) + 1
                     self._update(event.number, approved=False, counted_from=counted_from)
                 self.failures, self.last_failure, self.retry_at, self.away = 0, "", None, False
+            case ev.Permission():
+                self.asked = event.what if event.allowed is None else ""
             case ev.Approved():
                 self._update(event.number, approved=True)
             case ev.ProposalFailed():

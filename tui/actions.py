@@ -31,10 +31,10 @@ class Action(NamedTuple):
 ACTIONS = (
     Action("pause", "p", "p", "pause", "pause: a training waits at its next step; again: resume", 0, True),
     Action("step", "s", "s", "step", "single step: propose, then wait; train, then wait; judge, then wait", 2, True),
-    Action("reject", "x", "x", "reject", "reject the experiment under way: its training ends", 0, True),
+    Action("reject", "x", "x", "reject", "reject the experiment under way, or refuse what its agent asks for", 0, True),
     Action("keep", "k", "k", "keep", "keep the experiment under the cursor by hand: the branch moves onto it", 4, True),
     Action("undo", "u", "u", "undo", "undo the last verdict: the branch goes back, the journal keeps both", 8, True),
-    Action("approve", "a", "a", "approve", "approve the proposal that waits; if none: approve mode on or off", 1, True),
+    Action("approve", "a", "a", "approve", "approve or allow what waits; if none: approve mode on or off", 1, True),
     Action("gate", "A", "A", "approve mode", "approve mode on or off: nothing trains unapproved", None, True),
     Action("breakpoints", "b", "b", "breakpoints", "breakpoints: pause when a condition holds", 12, True),
     Action("message", "m", "m", "message", "a message to the agent, for its next briefing", 5, True),
@@ -70,6 +70,10 @@ def label(action: Action, state: StudyState) -> str:
     match action.name:
         case "pause" if state.mode == "paused":
             return "resume"
+        case "approve" if state.asked:
+            return "allow it"
+        case "reject" if state.asked:
+            return "refuse it"
         case "approve" if state.awaiting is None:
             return "approve mode off" if state.approving else "approve mode"
     return action.label

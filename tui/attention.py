@@ -27,6 +27,8 @@ def wanted(update: Recorded, state: StudyState) -> str | None:
             return f"waits for you: {words.one_line(reason)}"[:80]
         case ev.Proposed() | ev.GateSet() if (waiting := state.awaiting) is not None:
             return f"{words.name(waiting.number)} waits for your approval"
+        case ev.Permission(allowed=None, number=number):
+            return f"{words.name(number)} asks for your permission"
         case ev.EngineStopped(reason=reason):
             return f"the engine has ended: {words.one_line(reason)}"[:80]
     return None

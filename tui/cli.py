@@ -24,7 +24,21 @@ from loop.study import answers, socket_path, tags
 REFUSED, WRONG, NONE = 1, 2, 3
 """Exit statuses: the engine refused or failed; settings, arguments or the start are wrong; there is no engine."""
 
-STEERING = ("pause", "resume", "step", "reject", "keep", "undo", "gate", "approve", "amend", "break", "note", "stop")
+STEERING = (
+    "pause",
+    "resume",
+    "step",
+    "reject",
+    "keep",
+    "undo",
+    "gate",
+    "approve",
+    "permit",
+    "amend",
+    "break",
+    "note",
+    "stop",
+)
 """The commands that ask the engine for something."""
 
 HEADLESS_EXPERIMENTS = 10
@@ -161,6 +175,13 @@ def parser() -> argparse.ArgumentParser:
         "labtop approve 12",
     )
     approve.add_argument("number", nargs="?", type=_count, metavar="N", help="the one you looked at [whatever waits]")
+    permit = add(
+        "permit",
+        _give(lambda asked: commands.Permit(allow=asked.answer == "yes")),
+        "answer what a coding agent asks to be allowed, in approve mode",
+        "labtop permit no",
+    )
+    permit.add_argument("answer", choices=("yes", "no"))
     amend = add(
         "amend",
         _give(lambda asked: commands.Amend(diff=_patch(asked.patch), number=asked.number)),

@@ -295,6 +295,8 @@ def _held(state: StudyState) -> bool:
 
 
 def _proposing(state: StudyState, title: str, now: float) -> str:
+    if state.asked:
+        return f"{title} asks you to allow {one_line(state.asked)}"
     if not state.failures and not state.away:
         return f"proposing {title}"
     why = one_line(state.last_failure)
@@ -339,6 +341,11 @@ def happened(record: Record) -> str | None:
             said = f"{name(event.number)} verdict undone: {event.why}"
         case ev.Approved():
             said = f"{name(event.number)} approved"
+        case ev.Permission(allowed=None):
+            said = f"{name(event.number)} asks to be allowed {event.what}"
+        case ev.Permission():
+            nobody = "" if event.by == "person" else ", since nobody answered"
+            said = f"{name(event.number)} {'is' if event.allowed else 'is not'} allowed {event.what}{nobody}"
         case ev.Proposed() if event.by == "person":
             said = f"{name(event.number)} has a patch changed by the person"
         case ev.GateSet():

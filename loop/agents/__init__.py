@@ -97,6 +97,10 @@ class Desk(Protocol):
         """
         ...
 
+    async def permit(self, what: str) -> bool:
+        """Whether a person lets the agent do `what` now; False, at once, where none is to be asked."""
+        ...
+
     async def worktree(self) -> Path:
         """A folder with the files of the commit that a proposal is made against, made anew, and the agent's own."""
         ...

@@ -1,9 +1,9 @@
 """The person's own agent over the Agent Client Protocol: Claude Code, Codex, Gemini, or any command that speaks it.
 
 labtop is the client. The agent works in a folder of its own that holds the incumbent's files; what it leaves in the
-editable ones becomes the proposal, and all else is put back. It is asked by policy: it may write the editable files and
-read the folder; commands, the network and everything else are refused. Its process, and all that it started, ends with
-the turn by our hand.
+editable ones becomes the proposal, and all else is put back. What it asks is answered by policy: it may write the
+editable files and read the folder; commands, the network and everything else are put to the person in approve mode, and
+refused otherwise. Its process, and all that it started, ends with the turn by our hand.
 """
 
 from __future__ import annotations
@@ -131,7 +131,10 @@ class AcpAgent:
         mends, problem, editable = 0, "", sorted(briefing.files)
         worktree = await asyncio.to_thread(Worktree, await desk.worktree())
         try:
-            async with asyncio.timeout(self._asking.turn), self._session(worktree, editable, tell) as session:
+            async with (
+                asyncio.timeout(self._asking.turn) as clock,
+                self._session(worktree, editable, tell, _Person(desk, clock, self._mask)) as session,
+            ):
                 said = compose(briefing, self._asking.briefing)
                 words = f"{RULES}\n{TASK.format(editable=', '.join(editable), briefing=said)}"
                 while mends <= self._asking.mends:
@@ -166,7 +169,11 @@ class AcpAgent:
 
     @contextlib.asynccontextmanager
     async def _session(
-        self, worktree: Worktree, editable: Collection[str], tell: Callable[[AgentEvent], None]
+        self,
+        worktree: Worktree,
+        editable: Collection[str],
+        tell: Callable[[AgentEvent], None],
+        person: _Person | None = None,
     ) -> AsyncGenerator[_Session, None]:
         """A session with the agent's process, which ends with it. Raises: _Trouble."""
         cookie = f"agent-{uuid.uuid4().hex}"
@@ -184,7 +191,7 @@ class AcpAgent:
             )
         except OSError as error:
             raise _Trouble(f"{self._command[0]} cannot be started: {error.strerror}", wait=FOR_A_PERSON) from None
-        session = _Session(self._command[0], process, worktree, editable, tell, self._asking)
+        session = _Session(self._command[0], process, worktree, editable, tell, self._asking, person)
         try:
             await session.open()
             yield session
@@ -207,6 +214,30 @@ class AcpAgent:
         return text.encode("utf-8", "replace").decode()
 
 
+class _Person:
+    """Who is asked what the policy does not allow. Meanwhile the turn's clock stands still."""
+
+    def __init__(self, desk: Desk, clock: asyncio.Timeout, mask: Callable[[str], str]) -> None:
+        self.asked = 0
+        """Questions that wait."""
+        self._desk, self._clock, self._mask = desk, clock, mask
+        self._one = asyncio.Lock()
+
+    async def permits(self, what: str) -> bool:
+        loop = asyncio.get_running_loop()
+        self.asked += 1
+        try:
+            async with self._one:
+                began, ends = loop.time(), self._clock.when()
+                self._clock.reschedule(None)
+                allowed = await self._desk.permit(self._mask(what))
+                if ends is not None:
+                    self._clock.reschedule(ends + loop.time() - began)
+                return allowed
+        finally:
+            self.asked -= 1
+
+
 class _Session:
     """One agent's process and its session: the client's side of the protocol."""
 
@@ -218,6 +249,7 @@ class _Session:
         editable: Collection[str],
         tell: Callable[[AgentEvent], None],
         asking: Asking,
+        person: _Person | None,
     ) -> None:
         self.title = title
         self.speech = ""
@@ -227,6 +259,7 @@ class _Session:
         self._editable = editable
         self._tell = tell
         self._asking = asking
+        self._person = person
         self._errors: deque[str] = deque(maxlen=20)
         self._reader = asyncio.create_task(self._read_errors())
         self._exit = asyncio.create_task(process.wait())
@@ -276,7 +309,7 @@ class _Session:
                     waiting, timeout=self._asking.first_word, return_when=asyncio.FIRST_COMPLETED
                 )
                 heard.cancel()
-                if not done:
+                if not done and not (self._person and self._person.asked):
                     raise _Trouble(f"{self.title} sent nothing for {self._asking.first_word:g} s", wait=FOR_THE_SERVER)
                 if self._exit in done and not task.done():
                     raise await self._ended()
@@ -360,13 +393,17 @@ class _Session:
     async def request_permission(
         self, session_id: str, tool_call: Any, options: Sequence[schema.PermissionOption], **_: Any
     ) -> schema.RequestPermissionResponse:
-        """Answer by policy."""
+        """Answer by policy, and where that does not say yes, as the person does."""
         self._heard.set()
         call = self._calls.setdefault(tool_call.tool_call_id, _Call())
         for line in call.more(tool_call, self._worktree.folder):
             self._tell(ToolUse(line))
-        allowed = self._allows(call)
-        self._tell(ToolUse(f"{shorten(call.title or call.kind, 200)}: {'allowed' if allowed else 'refused'}\n"))
+        allowed, title = self._allows(call), shorten(call.title or call.kind, 200)
+        # What is written outside the editable files is put back, whatever a person would say.
+        if not allowed and self._person and call.kind not in ("edit", "delete", "move"):
+            allowed = await self._person.permits(f"{call.kind or 'other'}: {title}")
+            self._heard.set()
+        self._tell(ToolUse(f"{title}: {'allowed' if allowed else 'refused'}\n"))
         wanted = ("allow_once", "allow_always") if allowed else ("reject_once", "reject_always")
         for kind in wanted:
             for option in options:

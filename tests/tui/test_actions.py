@@ -2,10 +2,13 @@
 
 import base64
 import json
+import shlex
+import sys
 from pathlib import Path
 
 from loop import commands
 from loop import events as ev
+from loop.agents import make
 from loop.events import AgentDelta, DraftDiff, LogLines, ProposalStarted
 from tui import actions, look, terminal
 from tui.attention import wanted
@@ -51,6 +54,30 @@ async def test_the_gate_holds_each_proposal_until_a_person_has_looked(lab, cockp
         assert "+BY_HAND = 1" in lab_file(lab, number)
         await pilot.press("escape", "A")
         await until(lambda: not engine.state.approving, "approve mode is off")
+
+
+async def test_what_a_coding_agent_asks_for_is_put_to_the_person_in_approve_mode(lab, cockpit, until, sees, tmp_path):
+    edit = ["replace", "train.py", "LEARNING_RATE = 0.02", "LEARNING_RATE = 0.1"]
+    asks = [["permission", what, "train.py"] for what in ("edit", "execute", "fetch")]
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps([[*asks, edit, ["say", "HYPOTHESIS: faster\nEXPECTED: -0.05"]]]))
+    standin = Path(__file__).parents[1] / "standin" / "acp_agent.py"
+    (lab.root / "labtop.toml").open("a").write("approve = true\n")
+    agent = make(f"acp:{shlex.join([sys.executable, str(standin), str(script), str(tmp_path / 'told')])}")
+    async with lab.engine(agent=agent) as engine, cockpit() as (app, pilot):
+        await sees(app, "a allow it   x refuse it   ! 0001 asks you to allow execute: execute ['train.py']")
+        await pilot.press("a")
+        await sees(app, "! 0001 asks you to allow fetch")
+        late = await engine.do(commands.Permit(allow=True, what="execute: execute ['train.py']"))
+        assert not late.ok and "something else by now: fetch" in late.text
+        await pilot.press("x")
+        await until(lambda: engine.state.awaiting, "the proposal waits")
+        assert engine.state.awaiting.number == 1 and not engine.state.asked
+        said = engine.study.reasoning(1).read_text()
+        assert "[edit allow_once]" in said and "[execute allow_once]" in said and "[fetch reject_once]" in said
+        assert "they do in approve mode" in (await engine.do(commands.Permit(allow=True))).text
+        await pilot.press("1")
+        await sees(app, "0001 is allowed execute", "0001 is not allowed fetch")
 
 
 def lab_file(lab, number):
@@ -305,7 +332,13 @@ def test_commands_have_the_same_names():
     from tui.cli import STEERING, parser
 
     for name in STEERING:
-        options = {"reject": ["--why", "x"], "keep": ["1", "--why", "x"], "undo": ["--why", "x"], "gate": ["on"]}
+        options = {
+            "reject": ["--why", "x"],
+            "keep": ["1", "--why", "x"],
+            "undo": ["--why", "x"],
+            "gate": ["on"],
+            "permit": ["no"],
+        }
         options |= {"amend": ["--patch", "x"], "break": ["crash"], "note": ["x", "--on", "3"]}
         assert parser().parse_args([name, *options.get(name, [])]).act
     assert commands.Approve(number=3) == commands.Approve(number=3)

@@ -64,8 +64,15 @@ class Request(Rows):
     """
 
     def show(self, state: StudyState) -> None:
-        waiting = state.awaiting
-        self.set_class(waiting is not None, "-asks")
+        waiting, current = state.awaiting, state.current
+        self.set_class(waiting is not None or bool(state.asked), "-asks")
+        if state.asked and current:
+            asks = f"! {words.name(current.number)} asks you to allow {words.one_line(state.asked)}"
+            text = Text("")
+            for key, does in (("a", "allow it"), ("x", "refuse it")):
+                text.append(f"{key}", f"bold {look.BLUE}").append(f" {does}   ", look.INK)
+            self.say(text.append(asks, f"bold {look.AMBER}"))
+            return
         if waiting is None:
             return
         text = Text.assemble((f"! {words.name(waiting.number)} waits for your approval", f"bold {look.AMBER}"))

@@ -229,8 +229,8 @@ class Cockpit(Screen[None]):
 
     @property
     def waits(self) -> bool:
-        """Whether a proposal waits for approval."""
-        return self._view.state.awaiting is not None
+        """Whether a proposal waits for approval, or an agent for a permission."""
+        return self._view.state.awaiting is not None or bool(self._view.state.asked)
 
     def label(self, action: actions.Action) -> str:
         return actions.label(action, self._view.state)
@@ -289,7 +289,9 @@ class Cockpit(Screen[None]):
 
     def _act_approve(self) -> None:
         waiting = self._view.state.awaiting
-        if waiting is None:
+        if asked := self._view.state.asked:
+            self._give(commands.Permit(allow=True, what=asked))
+        elif waiting is None:
             self._act_gate()
         else:
             self._give(commands.Approve(number=waiting.number))
@@ -301,6 +303,9 @@ class Cockpit(Screen[None]):
         from tui.screens.ask import AskWhy
 
         current = self._view.state.current
+        if asked := self._view.state.asked:
+            self._give(commands.Permit(allow=False, what=asked))
+            return
         if current is None:
             return
         number = current.number

@@ -27,6 +27,7 @@ class Table:
 
     def __init__(self, root, *known):
         self.root, self.known, self.folder = root, list(known), root / ".labtop" / "t" / "worktree"
+        self.asked = []
         self.workspace = Workspace(root, "t")
         self.head = self.workspace.head()
 
@@ -37,6 +38,14 @@ class Table:
         apply_edits({"train.py": (self.root / "train.py").read_text()}, edits)
         if self.known:
             raise Known(self.known.pop())
+
+    async def permit(self, what):
+        """Of a person who takes hours, and allows it."""
+        self.asked.append(what)
+        clock = asyncio.get_running_loop()
+        clock.time = lambda now=clock.time: now() + 10_000
+        await asyncio.sleep(0.01)
+        return True
 
     async def worktree(self):
         self.workspace.worktree(self.head, self.folder)
@@ -115,7 +124,7 @@ async def test_what_it_leaves_in_the_editable_file_is_the_proposal_and_the_rest_
     assert status(stage.root) == before
 
 
-async def test_permission_is_given_for_the_editable_files_and_for_nothing_else(stage):
+async def test_the_editable_files_are_allowed_and_else_a_person_is_asked_whose_time_is_not_the_turns(stage):
     events = await stage.play(
         [
             ["permission", "edit", "train.py"], ["permission", "delete", "train.py"], ["permission", "execute"],
@@ -127,11 +136,12 @@ async def test_permission_is_given_for_the_editable_files_and_for_nothing_else(s
     )  # fmt: skip
     thought = words(events, Thought)
     for said in (
-        "[edit allow_once][delete reject_once][execute reject_once][read allow_once][search reject_once]",
-        "[fetch reject_once][written][refused][refused][Make it better.\n][refused]",
+        "[edit allow_once][delete reject_once][execute allow_once][read allow_once][search allow_once]",
+        "[fetch allow_once][written][refused][refused][Make it better.\n][refused]",
     ):
         assert said in thought
-    assert events[-1].edits[0].replace == "RATE = 1\n" and "execute []: refused" in words(events, ToolUse)
+    assert stage.desk.asked == ["execute: execute []", "search: search ['../../../program.md']", "fetch: fetch []"]
+    assert events[-1].edits[0].replace == "RATE = 1\n" and "delete ['train.py']: refused" in words(events, ToolUse)
 
 
 async def test_what_cannot_be_used_goes_back_to_the_same_session(stage):

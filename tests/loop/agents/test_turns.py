@@ -13,7 +13,7 @@ from models import KEY, Model, answer, refuse
 
 from loop import events as ev
 from loop.agents import make
-from loop.config import load
+from loop.config import Asking, load
 from loop.engine import Engine
 from loop.journal import Journal, read
 from loop.state import Usage, fold
@@ -48,11 +48,11 @@ def settle(root, text):
 
 
 @asynccontextmanager
-async def engine_of(root, spec, experiments=None):
+async def engine_of(root, spec, experiments=None, asking=None):
     config = load(root)
     study = Study(root=root, tag="t", config=config, device="cpu", budget=1.0, agent=spec, sandbox="off")
     journal = Journal(study.journal)
-    agent = make(spec, asking=config.asking)
+    agent = make(spec, asking=asking or config.asking)
     try:
         yield Engine(study, journal=journal, workspace=Workspace(root, "t"), agent=agent, experiments=experiments)
     finally:
@@ -181,6 +181,24 @@ async def test_a_coding_agent_makes_an_experiment(repository, tmp_path, monkeypa
     assert "put back" in engine.study.reasoning(1).read_text()
     for path in (repository / ".labtop").rglob("*"):
         assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
+
+
+async def test_a_permission_that_nobody_gives_is_refused_in_time_and_no_key_is_in_it(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", KEY)
+    settle(repository, "approve = true\n[asking]\nturn = 0.05")
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps([[["permission", "execute", KEY], ["die", "that was it"]]]))
+    spec = f"acp:{shlex.join([sys.executable, str(STANDIN), str(script), str(tmp_path / 'told')])}"
+    told = []
+    async with engine_of(repository, spec, asking=Asking()) as engine:
+        engine.listen(lambda message: told.append(getattr(message, "event", None)))
+        engine.listen(lambda _: engine.state.last_failure and engine.stop(now=True))
+        await asyncio.wait_for(engine.run(), 120)
+    asked, answered = (event for event in told if isinstance(event, ev.Permission))
+    assert asked.allowed is None and (answered.allowed, answered.by) == (False, "engine")
+    assert asked.what.startswith("execute: execute [") and "[key]" in asked.what and KEY not in asked.what
+    assert "[execute reject_once]" in engine.study.reasoning(1).read_text()
+    assert fold(read(engine.study.journal)) == engine.state and not engine.state.asked
 
 
 async def test_doctor_tries_the_agent_and_says_what_is_wrong(repository, tmp_path, monkeypatch):
