@@ -30,7 +30,7 @@ from msgspec.structs import replace
 
 from loop.agents import AgentEvent, Desk, Failed, Known, Proposal, Status, Text, Thought, ToolUse, Unavailable, Used
 from loop.agents.prompt import RULES
-from loop.agents.reply import LONGEST_WORDS, masked, priced
+from loop.agents.reply import LONGEST_WORDS, Masking, excerpt, masked, priced, safe
 from loop.agents.worktree import Worktree
 from loop.briefing import Briefing, compose, shorten
 from loop.config import Asking
@@ -79,7 +79,8 @@ _STATED = {
     )
     for name in ("HYPOTHESIS", "EXPECTED")
 }
-_SECRET = re.compile(r"(?:_API_KEY|_TOKEN|_SECRET)$")
+_SECRET = re.compile(r"(?:_KEY|_TOKEN|_SECRET|_PASSWORD)$")
+"""Variables whose values nobody is told."""
 
 T = TypeVar("T")
 
@@ -102,7 +103,7 @@ class AcpAgent:
         self._asking = asking or Asking()
         self._environment = environment
         self._command = command(spec, environment.get("PATH"))
-        self._secrets = [value for name, value in environment.items() if _SECRET.search(name)]
+        self._secrets = tuple(value for name, value in environment.items() if _SECRET.search(name))
 
     async def propose(self, briefing: Briefing, desk: Desk) -> AsyncGenerator[AgentEvent, None]:
         queue: asyncio.Queue[AgentEvent | None] = asyncio.Queue()
@@ -110,8 +111,8 @@ class AcpAgent:
         turn.add_done_callback(lambda _: queue.put_nowait(None))
         try:
             while (event := await queue.get()) is not None:
-                yield self._safe(event)
-            yield self._safe(turn.result())
+                yield safe(event, *self._secrets)
+            yield safe(turn.result(), *self._secrets)
         finally:
             turn.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -125,7 +126,7 @@ class AcpAgent:
                 async with self._session(worktree, (), lambda _: None) as session:
                     return (f"{session.title} opens a session",)
         except _Trouble as trouble:
-            raise Unavailable(self._mask(trouble.reason)) from None
+            raise Unavailable(masked(trouble.reason, *self._secrets)) from None
 
     async def _turn(self, briefing: Briefing, desk: Desk, tell: Callable[[AgentEvent], None]) -> Proposal | Failed:
         mends, problem, editable = 0, "", sorted(briefing.files)
@@ -133,7 +134,7 @@ class AcpAgent:
         try:
             async with (
                 asyncio.timeout(self._asking.turn) as clock,
-                self._session(worktree, editable, tell, _Person(desk, clock, self._mask)) as session,
+                self._session(worktree, editable, tell, _Person(desk, clock)) as session,
             ):
                 said = compose(briefing, self._asking.briefing)
                 words = f"{RULES}\n{TASK.format(editable=', '.join(editable), briefing=said)}"
@@ -142,7 +143,11 @@ class AcpAgent:
                     changed = await asyncio.to_thread(worktree.changed)
                     outside = [path for path in changed if path not in briefing.files]
                     if told := await asyncio.to_thread(worktree.put_back, outside):
-                        tell(Status(f"put back, since it may not be changed: {shorten(', '.join(told), 300)}\n"))
+                        tell(
+                            Status(
+                                f"put back, since it may not be changed: {excerpt(', '.join(told), self._secrets)}\n"
+                            )
+                        )
                     try:
                         if stop == "refusal":
                             raise ValueError("you refused; propose a change that the spec allows")
@@ -151,7 +156,7 @@ class AcpAgent:
                         texts = await asyncio.to_thread(worktree.texts, own)
                         edits = tuple(Edit(path, "", text) for path, text in texts.items())
                         await desk.check(edits)
-                        hypothesis, effect = stated(session.speech)
+                        hypothesis, effect = stated(masked(session.speech, *self._secrets))
                         return Proposal(hypothesis, effect, edits, mends)
                     except Known as known:
                         problem = str(known)
@@ -159,13 +164,13 @@ class AcpAgent:
                     except ValueError as error:
                         mends += 1
                         problem = f"What you left cannot be used: {error}\n\nMend it in the files."
-                        tell(Status(f"the proposal goes back: {shorten(str(error), 200)}\n"))
+                        tell(Status(f"the proposal goes back: {excerpt(str(error), self._secrets, 200)}\n"))
                     words = f"{problem} End with the lines HYPOTHESIS: and EXPECTED: again."
         except TimeoutError:
             return Failed(f"{self.name} did not finish within {self._asking.turn:g} s", mends=mends)
         except _Trouble as trouble:
             return Failed(trouble.reason, trouble.wait, trouble.away, mends)
-        return Failed(f"no usable proposal in {mends} tries; the last: {shorten(problem, 300)}", mends=mends)
+        return Failed(f"no usable proposal in {mends} tries; the last: {excerpt(problem, self._secrets)}", mends=mends)
 
     @contextlib.asynccontextmanager
     async def _session(
@@ -191,7 +196,9 @@ class AcpAgent:
             )
         except OSError as error:
             raise _Trouble(f"{self._command[0]} cannot be started: {error.strerror}", wait=FOR_A_PERSON) from None
-        session = _Session(self._command[0], process, worktree, editable, tell, self._asking, person)
+        session = _Session(
+            self._command[0], process, worktree, editable, tell, self._asking, person=person, secrets=self._secrets
+        )
         try:
             await session.open()
             yield session
@@ -199,28 +206,14 @@ class AcpAgent:
             # Shielded: a person who ends the turn must not leave the agent behind.
             await asyncio.shield(session.close(cookie))
 
-    def _safe(self, event: AgentEvent) -> AgentEvent:
-        match event:
-            case Used() | Proposal():
-                return event
-            case Failed(reason, wait, away, mends):
-                return Failed(self._mask(reason), wait, away, mends)
-            case _:
-                return type(event)(self._mask(event.text))
-
-    def _mask(self, text: str) -> str:
-        for secret in self._secrets:
-            text = masked(text, secret)
-        return text.encode("utf-8", "replace").decode()
-
 
 class _Person:
     """Who is asked what the policy does not allow. Meanwhile the turn's clock stands still."""
 
-    def __init__(self, desk: Desk, clock: asyncio.Timeout, mask: Callable[[str], str]) -> None:
+    def __init__(self, desk: Desk, clock: asyncio.Timeout) -> None:
         self.asked = 0
         """Questions that wait."""
-        self._desk, self._clock, self._mask = desk, clock, mask
+        self._desk, self._clock = desk, clock
         self._one = asyncio.Lock()
 
     async def permits(self, what: str) -> bool:
@@ -230,7 +223,7 @@ class _Person:
             async with self._one:
                 began, ends = loop.time(), self._clock.when()
                 self._clock.reschedule(None)
-                allowed = await self._desk.permit(self._mask(what))
+                allowed = await self._desk.permit(what)
                 if ends is not None:
                     self._clock.reschedule(ends + loop.time() - began)
                 return allowed
@@ -249,7 +242,9 @@ class _Session:
         editable: Collection[str],
         tell: Callable[[AgentEvent], None],
         asking: Asking,
+        *,
         person: _Person | None,
+        secrets: Sequence[str],
     ) -> None:
         self.title = title
         self.speech = ""
@@ -260,6 +255,8 @@ class _Session:
         self._tell = tell
         self._asking = asking
         self._person = person
+        self._secrets = secrets
+        self._masking = {kind: Masking(*secrets) for kind in (Thought, Text)}
         self._errors: deque[str] = deque(maxlen=20)
         self._reader = asyncio.create_task(self._read_errors())
         self._exit = asyncio.create_task(process.wait())
@@ -293,6 +290,7 @@ class _Session:
         self.speech = ""
         before = self._cost
         answer = await self._answer(self._agent.prompt(session_id=self._session, prompt=[acp.text_block(words)]))
+        self._pause()
         cost = self._cost - before if self._cost_told else None
         self._tell(priced(replace(_used(answer), cost=cost), self._asking.prices))
         return str(answer.stop_reason)
@@ -319,11 +317,11 @@ class _Session:
                     raise _Trouble(f"{self.title} used more than {self._asking.turn_tokens} tokens")
             return task.result()
         except acp.RequestError as error:
-            detail = shorten(f"{error} {error.data or ''}", 300)
+            detail = excerpt(f"{error} {error.data or ''}", self._secrets)
             if error.code == NOT_LOGGED_IN:
                 advice = "log in with it once, in a terminal of yours, or set its key, and start the engine again"
                 raise _Trouble(f"{self.title} is not logged in ({detail}); {advice}", wait=FOR_A_PERSON) from None
-            said = f" ({shorten(self._errors[-1], 300)})" if self._errors else ""
+            said = f" ({excerpt(self._errors[-1], self._secrets)})" if self._errors else ""
             raise _Trouble(f"{self.title} answered: {detail}{said}", wait=FOR_THE_SERVER, away=True) from None
         except (ConnectionError, EOFError):
             raise await self._ended() from None
@@ -334,7 +332,7 @@ class _Session:
         """What to say of an agent that is gone."""
         await asyncio.wait({self._reader, self._exit}, timeout=PATIENCE)
         how = f"ended with status {self._exit.result()}" if self._exit.done() else "hung up"
-        said = f": {shorten(self._errors[-1], 300)}" if self._errors else ""
+        said = f": {excerpt(self._errors[-1], self._secrets)}" if self._errors else ""
         return _Trouble(f"{self.title} {how}{said}")
 
     async def close(self, cookie: str) -> None:
@@ -372,38 +370,58 @@ class _Session:
         self._heard.set()
         match update:
             case schema.AgentThoughtChunk(content=schema.TextContentBlock(text=text)):
-                self._said += len(text)
-                self._tell(Thought(text))
+                self._word(Thought, text)
             case schema.AgentMessageChunk(content=schema.TextContentBlock(text=text)):
-                self._said += len(text)
                 self.speech += text
-                self._tell(Text(text))
+                self._word(Text, text)
             case schema.ToolCallStart() | schema.ToolCallProgress():
-                for line in self._calls.setdefault(update.tool_call_id, _Call()).more(update, self._worktree.folder):
-                    self._tell(ToolUse(line))
+                for line in self._calls.setdefault(update.tool_call_id, _Call(self._secrets)).more(
+                    update, self._worktree.folder
+                ):
+                    self._did(line)
             case schema.AgentPlanUpdate(entries=entries):
                 marks = {"completed": "x", "in_progress": "…"}
-                steps = [f"  [{marks.get(entry.status, ' ')}] {shorten(entry.content, 200)}\n" for entry in entries]
-                self._tell(ToolUse(f"plan:\n{''.join(steps)}"))
+                steps = [
+                    f"  [{marks.get(entry.status, ' ')}] {excerpt(entry.content, self._secrets, 200)}\n"
+                    for entry in entries
+                ]
+                self._did(f"plan:\n{''.join(steps)}")
             case schema.UsageUpdate():
                 self._window = max(self._window, update.used or 0)
                 if update.cost is not None:
                     self._cost, self._cost_told = max(self._cost, update.cost.amount), True
+
+    def _word(self, kind: type[Thought | Text], text: str) -> None:
+        """Tell a piece of what it thinks or says, as far as it is sure to hold no key."""
+        self._said += len(text)
+        self._pause(kind)
+        if ready := self._masking[kind].feed(text):
+            self._tell(kind(ready))
+
+    def _did(self, line: str) -> None:
+        self._pause()
+        self._tell(ToolUse(line))
+
+    def _pause(self, going_on: type[Thought | Text] | None = None) -> None:
+        """Tell what was held back of words that something else comes behind."""
+        for kind, masking in self._masking.items():
+            if kind is not going_on and (ready := masking.feed("", final=True)):
+                self._tell(kind(ready))
 
     async def request_permission(
         self, session_id: str, tool_call: Any, options: Sequence[schema.PermissionOption], **_: Any
     ) -> schema.RequestPermissionResponse:
         """Answer by policy, and where that does not say yes, as the person does."""
         self._heard.set()
-        call = self._calls.setdefault(tool_call.tool_call_id, _Call())
+        call = self._calls.setdefault(tool_call.tool_call_id, _Call(self._secrets))
         for line in call.more(tool_call, self._worktree.folder):
-            self._tell(ToolUse(line))
-        allowed, title = self._allows(call), shorten(call.title or call.kind, 200)
+            self._did(line)
+        allowed, title = self._allows(call), excerpt(call.title or call.kind, self._secrets, 200)
         # What is written outside the editable files is put back, whatever a person would say.
         if not allowed and self._person and call.kind not in ("edit", "delete", "move"):
             allowed = await self._person.permits(f"{call.kind or 'other'}: {title}")
             self._heard.set()
-        self._tell(ToolUse(f"{title}: {'allowed' if allowed else 'refused'}\n"))
+        self._did(f"{title}: {'allowed' if allowed else 'refused'}\n")
         wanted = ("allow_once", "allow_always") if allowed else ("reject_once", "reject_always")
         for kind in wanted:
             for option in options:
@@ -442,9 +460,9 @@ class _Session:
         self._heard.set()
         inner = self._worktree.inside(path)
         if inner is None or inner not in self._editable:
-            self._tell(ToolUse(f"write {shorten(path, 200)}: refused\n"))
+            self._did(f"write {excerpt(path, self._secrets, 200)}: refused\n")
             raise acp.RequestError.invalid_params({"reason": f"only {', '.join(self._editable)} may be changed"})
-        self._tell(ToolUse(f"write {inner}\n"))
+        self._did(f"write {inner}\n")
         await asyncio.to_thread((self._worktree.folder / inner).write_text, content, encoding="utf-8")
         return schema.WriteTextFileResponse()
 
@@ -458,9 +476,10 @@ class _Session:
 class _Call:
     """A call of one of the agent's own tools, as far as it is known."""
 
-    def __init__(self) -> None:
+    def __init__(self, secrets: Sequence[str]) -> None:
         self.title, self.kind = "", ""
         self.paths: list[str] = []
+        self._secrets = secrets
         self._shown: set[str] = set()
 
     def more(self, update: Any, folder: Path) -> list[str]:
@@ -469,7 +488,7 @@ class _Call:
         lines = []
         if update.title and update.title != self.title:
             self.title = update.title
-            lines.append(f"{shorten(self.title, 200)}\n")
+            lines.append(f"{excerpt(self.title, self._secrets, 200)}\n")
         found = [location.path for location in update.locations or ()]
         for content in update.content or ():
             if isinstance(content, schema.FileEditToolCallContent):

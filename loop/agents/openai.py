@@ -4,7 +4,7 @@ A turn is a short conversation: the model may read, then it proposes, and what c
 the two protocols carries it is a matter of `chat` and `responses`; clocks, retries and prices are one for both.
 
 The endpoint is OPENAI_BASE_URL, the key OPENAI_API_KEY or what stands in the file OPENAI_API_KEY_FILE, as the engine's
-environment has them. The key goes into the request's header and nowhere else: each event leaves through `_safe`.
+environment has them. The key goes into the request's header and nowhere else: each event leaves through `safe`.
 """
 
 from __future__ import annotations
@@ -42,10 +42,9 @@ from loop.agents import (
     responses,
 )
 from loop.agents.prompt import PROBE, PROPOSE, TOOLS, read_file
-from loop.agents.reply import Call, Item, Reply, Shown, Told, Trouble, masked, priced, read
+from loop.agents.reply import Call, Item, Reply, Shown, Told, Trouble, excerpt, masked, priced, read, safe
 from loop.briefing import Briefing, compose, shorten
 from loop.config import Asking
-from loop.patch import Edit
 
 DEFAULT_ENDPOINT = "https://api.openai.com/v1"
 SET_KEY = "set OPENAI_API_KEY, or OPENAI_API_KEY_FILE to a file that holds the key, and start the engine again"
@@ -109,7 +108,7 @@ class OpenAIAgent:
             return
         async with aclosing(self._turn(briefing, desk)) as turn:
             async for event in turn:
-                yield _safe(event, self._key)
+                yield safe(event, self._key)
 
     async def probe(self) -> tuple[str, ...]:
         """Ask the model for next to nothing, and say in sentences how it answers. Raises: Unavailable."""
@@ -345,8 +344,7 @@ class OpenAIAgent:
         return self._told(str(message or error))
 
     def _told(self, text: str, limit: int = 300) -> str:
-        # The key goes first: half of one, left by shortening, would not be recognised.
-        return shorten(masked(text, self._key), limit)
+        return excerpt(text, [self._key], limit)
 
 
 # Once: to read the certificates holds up the event loop for 50 ms.
@@ -375,24 +373,6 @@ def _key(environment: Mapping[str, str], endpoint: str) -> str:
     if not key and urlsplit(endpoint).hostname == urlsplit(DEFAULT_ENDPOINT).hostname:
         raise Unavailable(f"OpenAI's API wants a key: {SET_KEY}; or set OPENAI_BASE_URL to a local endpoint")
     return key
-
-
-def _safe(event: AgentEvent, key: str) -> AgentEvent:
-    """The event without the key, and without lone surrogates, which JSON can hold and no file."""
-
-    def safe(text: str) -> str:
-        return masked(text, key).encode("utf-8", "replace").decode()
-
-    match event:
-        case Proposal(hypothesis, effect, edits, mends):
-            tidy = tuple(Edit(safe(edit.path), safe(edit.search), safe(edit.replace)) for edit in edits)
-            return Proposal(safe(hypothesis), safe(effect), tidy, mends)
-        case Failed(reason, wait, away, mends):
-            return Failed(safe(reason), wait, away, mends)
-        case Used():
-            return event
-        case _:
-            return type(event)(safe(event.text))
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from loop.agents import AgentEvent, Proposal, Text, Thought, ToolUse, Used
+from loop.agents import AgentEvent, Failed, Proposal, Text, Thought, ToolUse, Used
 from loop.agents.prompt import PROPOSE, TOOLS
+from loop.briefing import shorten
 from loop.patch import Edit
 
 LONGEST_WORDS = 2000
@@ -85,7 +87,7 @@ class Reply:
         self.thoughts: dict[str, str] = {}
         """Reasoning, by the name that the server has for it."""
         self._said: list[str] = []
-        self._thought, self._speech = _Words(key, thinking=True), _Words(key)
+        self._thought, self._speech = _Words(Masking(key), thinking=True), _Words(Masking(key))
 
     def think(self, text: str) -> list[AgentEvent]:
         self.size += len(text)
@@ -148,30 +150,54 @@ Item = Told | Shown | Reply
 """Of a conversation."""
 
 
+class Masking:
+    """Masks secrets in a text that comes in pieces.
+
+    What could begin a secret is held back until more comes, and what could be most of one even where nothing does.
+    """
+
+    def __init__(self, *secrets: str) -> None:
+        self._secrets = [secret for secret in secrets if len(secret) >= SECRET_FROM]
+        self._rest = ""
+
+    def feed(self, text: str, *, final: bool = False) -> str:
+        """What can be told now. `final`: other words come between, or none."""
+        rest = masked(self._rest + text, *self._secrets)
+        held = _begun(rest, self._secrets)
+        if final and held < SECRET_FROM:
+            held = 0
+        self._rest = rest[len(rest) - held :]
+        return rest[: len(rest) - held]
+
+
+def _begun(text: str, marks: Sequence[str]) -> int:
+    """How many of the last characters of `text` begin one of `marks`."""
+    return max((n for mark in marks for n in range(1, len(mark)) if text.endswith(mark[:n])), default=0)
+
+
 class _Words:
     """Streamed words, parted into thought and speech where a server leaves <think> tags in the content.
 
-    A tag or the key may come in pieces, so what could begin one is held back until more comes.
+    A tag may come in pieces, so what could begin one is held back until more comes.
     """
 
-    def __init__(self, key: str, *, thinking: bool = False) -> None:
-        self._key, self._thinking = key, thinking
+    def __init__(self, masking: Masking, *, thinking: bool = False) -> None:
+        self._masking, self._thinking = masking, thinking
         self._rest = ""
         self._blank = not thinking
 
     def feed(self, text: str, *, final: bool = False) -> list[Thought | Text]:
         """What can be told now. `final`: nothing follows, so all of it."""
         pieces: list[Thought | Text] = []
-        rest = masked(self._rest + text, self._key)
+        rest = self._rest + self._masking.feed(text, final=final)
         # Only at the very start: further on it may be a program's text.
         if self._blank and rest.lstrip().startswith("<think>"):
             self._blank, self._thinking, rest = False, True, rest.lstrip()[7:]
         if self._thinking and (at := rest.find("</think>")) >= 0:
             pieces.append(Thought(rest[:at]))
             self._thinking, rest = False, rest[at + 8 :]
-        marks = [self._key, "<think>" if self._blank else "", "</think>" if self._thinking else ""]
-        beginnings = (n for mark in marks for n in range(1, len(mark)) if rest.endswith(mark[:n]))
-        ready = rest[: len(rest) - (0 if final else max(beginnings, default=0))]
+        marks = ("<think>" if self._blank else "", "</think>" if self._thinking else "")
+        ready = rest[: len(rest) - (0 if final else _begun(rest, marks))]
         self._rest = rest[len(ready) :]
         self._blank = self._blank and not ready.strip()
         pieces.append(Thought(ready) if self._thinking else Text(ready))
@@ -213,9 +239,35 @@ def worded(hypothesis: str, effect: str, edits: tuple[Edit, ...]) -> Proposal:
     return Proposal(hypothesis, effect, edits)
 
 
-def masked(text: str, key: str) -> str:
-    """`text` without the key."""
-    return text.replace(key, MASK) if len(key) >= SECRET_FROM else text
+def masked(text: str, *secrets: str) -> str:
+    """`text` without keys."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, MASK) if len(secret) >= SECRET_FROM else text
+    return text
+
+
+def excerpt(text: str, secrets: Sequence[str], limit: int = 300) -> str:
+    """`text` on one line of at most `limit` characters, without keys."""
+    # They go first: half of one, left by shortening, would not be recognised.
+    return shorten(masked(text, *secrets), limit)
+
+
+def safe(event: AgentEvent, *secrets: str) -> AgentEvent:
+    """The event without keys, and without lone surrogates, which JSON can hold and no file."""
+
+    def tidy(text: str) -> str:
+        return masked(text, *secrets).encode("utf-8", "replace").decode()
+
+    match event:
+        case Proposal(hypothesis, effect, edits):
+            edits = tuple(Edit(tidy(edit.path), tidy(edit.search), tidy(edit.replace)) for edit in edits)
+            return replace(event, hypothesis=tidy(hypothesis), expected_effect=tidy(effect), edits=edits)
+        case Failed(reason):
+            return replace(event, reason=tidy(reason))
+        case Used():
+            return event
+        case _:
+            return replace(event, text=tidy(event.text))
 
 
 def priced(used: Used, prices: Mapping[str, float]) -> Used:

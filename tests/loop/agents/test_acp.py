@@ -194,10 +194,22 @@ async def test_ending_the_turn_ends_every_process_of_the_agent(stage, tmp_path, 
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
 
 
-async def test_a_key_of_the_agents_is_told_to_nobody(stage, monkeypatch):
-    monkeypatch.setenv("MY_API_KEY", "sk-of-the-agents-own")
-    events = await stage.play([["die", "refused: sk-of-the-agents-own"]])
-    assert "refused: [key]" in events[-1].reason
+async def test_a_key_of_the_agents_is_told_to_nobody_in_however_many_pieces_it_comes(stage, monkeypatch):
+    key = "sk-of-the-agents-own"
+    monkeypatch.setenv("MY_API_KEY", key)
+    events = await stage.play(
+        [
+            ["think", f"As {key} shows, this is"], ["permission", "execute", key], ["think", f" {key[:12]}"],
+            ["plan", f"{'x' * 190} {key}"], ["think", f"{key[12:]}, is it? {key[:12]}"],
+            ["replace", "train.py", "LEARNING_RATE = 0.02", f"LEARNING_RATE = 0.1  # {key}"],
+            ["say", f"Done.\n\nHYPOTHESIS: {'x' * 1995} {key}\nEXPECTED: {key}"],
+        ]
+    )  # fmt: skip
+    assert words(events, Thought).startswith("As [key] shows, this is") and " [key], is it? " in words(events, Thought)
+    assert events[-1].expected_effect == "[key]" and "0.1  # [key]" in events[-1].edits[0].replace
+    assert key[:7] not in repr(events) and key[:7] not in repr(stage.desk.asked)
+    events = await stage.play([["die", f"{'x' * 290} refused: {key}"], ["die", f"refused: {key}"]])
+    assert "ended with status 3" in events[-1].reason and key[:7] not in events[-1].reason
 
 
 def test_what_is_not_there_is_told_with_what_to_install(tmp_path):
