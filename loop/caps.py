@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loop.config import Caps
+from loop.config import Asking, Caps
 from loop.state import StudyState, Usage
 
 
@@ -27,6 +27,16 @@ def reached(state: StudyState, caps: Caps, now: float, turn: Usage = Usage()) ->
                 "to go on, raise it under [tool.labtop.caps]"
             )
     return None
+
+
+def doubt(agent: str, caps: Caps, asking: Asking) -> str | None:
+    """Why a cap may not hold with this agent, in a sentence that says what to do; None: it will."""
+    if caps.cost is None or agent == "search" or {"input", "output"} <= set(asking.prices):
+        return None
+    return (
+        f"the cap of {_amount('cost', caps.cost)} on cost holds only as far as {agent} or its server tells what a turn "
+        "costs, since there are no prices: set input and output under [tool.labtop.asking.prices], or cap tokens"
+    )
 
 
 def _each(state: StudyState, caps: Caps, turn: Usage, now: float) -> list[tuple[str, float, float]]:

@@ -155,6 +155,8 @@ class Engine:
                 experiments=self._experiments,
             )
         )
+        if doubt := caps.doubt(self._agent.name, config.caps, config.asking):
+            await self.record(ev.Warned(text=doubt))
         if self._journal.repaired:
             await self.record(ev.Warned(text=self._journal.repaired))
         if self._workspace.cleared:

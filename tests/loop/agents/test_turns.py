@@ -99,11 +99,22 @@ async def test_a_cap_ends_the_study_after_the_experiment_under_way(repository, m
     async with playing(repository, monkeypatch, RATE, DEEPER, MISSED) as (engine, _):
         await engine.run()
     state = engine.state
-    assert said in state.mode_reason and "[tool.labtop.caps]" in state.mode_reason
+    assert said in state.mode_reason and "[tool.labtop.caps]" in state.mode_reason and not state.warnings
     assert state.tried == tried and all(one.stage in ("decided", "proposing") for one in state.experiments)
     async with playing(repository, monkeypatch, RATE) as (engine, model):
         await engine.run()
     assert said.split(",")[0] in engine.state.mode_reason and not model.bodies
+
+
+async def test_a_cap_on_cost_that_nobody_may_tell_the_cost_for_is_doubted_from_the_start(repository, monkeypatch):
+    settle(repository, "caps = { cost = 1 }\n[asking]\nprices = { input = 1.0 }")
+    async with playing(repository, monkeypatch, RATE, experiments=0) as (engine, _):
+        await engine.run()
+    (said,) = engine.state.warnings
+    assert "cap of 1.00 on cost" in said and "openai:fake" in said and "[tool.labtop.asking.prices]" in said
+    async with engine_of(repository, "search", experiments=0) as engine:
+        await engine.run()
+    assert len(engine.state.warnings) == 1
 
 
 async def test_while_the_endpoint_is_gone_the_study_waits_and_goes_on_by_itself(repository, monkeypatch):
