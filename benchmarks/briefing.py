@@ -97,10 +97,10 @@ def size(count: int) -> tuple[int, float]:
         context=context,
         baseline_files=files,
         feedback=(),
-        near=[(one, Case(diff=diffs[one.number], curve=curve)) for one in near],
         left=("12.0 of 24 hours",),
     )
-    return tokens(compose(briefing, LIMIT)), time.perf_counter() - began
+    stories = [(one, Case(diff=diffs[one.number], curve=curve)) for one in near]
+    return tokens(compose(briefing, LIMIT, stories)), time.perf_counter() - began
 
 
 def trace(files: dict[str, str]) -> Iterator[tuple[str, object, bool]]:

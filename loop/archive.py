@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from loop.failures import Case, marks, patch_mark
-from loop.state import Experiment, StudyState
+from loop.state import BASELINE, Experiment, StudyState
 from loop.study import Study
 from loop.trials.output import clean
 
@@ -29,27 +29,32 @@ class _Point(msgspec.Struct):
 
 
 class Archive:
-    """Reads what experiments left. What a diff names is kept in memory, since every briefing compares all of them."""
+    """Reads what experiments left, and what it has to compare all of them by once only."""
 
     def __init__(self, study: Study) -> None:
         self._study = study
-        self._commits: dict[int, str] = {}
-        self.marks: dict[int, Counter[str]] = {}
-        """The names that each experiment changed, as far as `learn` has seen."""
-        self.patches: dict[str, int] = {}
-        """Fingerprints of patches, and the latest experiment that made each."""
+        self._marks: dict[int, tuple[str | None, Counter[str]]] = {}
+        """By number, of the commit that it had."""
+        self._patches: dict[str | None, str] = {}
+        """By commit, of those that the journal has no fingerprint of."""
 
-    def learn(self, state: StudyState) -> None:
-        """Read the diffs of what was decided since."""
-        for experiment in state.experiments:
-            commit = experiment.commit
-            if experiment.stage != "decided" or commit is None or self._commits.get(experiment.number) == commit:
-                continue
-            self._commits[experiment.number] = commit
-            diff = self.diff(experiment.number)
-            if diff:
-                self.marks[experiment.number] = marks(diff)
-                self.patches[patch_mark(diff)] = experiment.number
+    def marks(self, state: StudyState) -> dict[int, Counter[str]]:
+        """The names that each experiment changed that was decided."""
+        for one in _decided(state):
+            if self._marks.get(one.number, ("", None))[0] != one.commit:
+                self._marks[one.number] = one.commit, marks(self.diff(one.number))
+        return {number: found for number, (_, found) in self._marks.items() if found}
+
+    def latest(self, state: StudyState, patch: str) -> Experiment | None:
+        """The latest of what was decided that made the patch with this fingerprint."""
+        return next((one for one in reversed(_decided(state)) if self._patch(one) == patch), None)
+
+    def _patch(self, experiment: Experiment) -> str:
+        if experiment.patch or experiment.agent == BASELINE:
+            return experiment.patch
+        if experiment.commit not in self._patches:
+            self._patches[experiment.commit] = patch_mark(self.diff(experiment.number))
+        return self._patches[experiment.commit]
 
     def diff(self, number: int) -> str:
         return _text(self._study.diff(number))
@@ -64,6 +69,10 @@ class Archive:
             curve=_curve(self._study.metrics(number, trial.trial)),
             tail=tuple(_tail(self._study.log(number, trial.trial))),
         )
+
+
+def _decided(state: StudyState) -> list[Experiment]:
+    return [one for one in state.experiments if one.stage == "decided" and one.commit is not None]
 
 
 def _text(path: Path) -> str:

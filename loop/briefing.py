@@ -30,6 +30,10 @@ NAMES = 40
 """Rows of the ledger's summary of older experiments."""
 
 
+Story = tuple[Experiment, Case]
+"""A past experiment, and what is on disk of it."""
+
+
 class Crash(msgspec.Struct, frozen=True):
     """A trial of the very change that is worked on that crashed, and is to be repaired."""
 
@@ -59,8 +63,6 @@ class Briefing(msgspec.Struct, frozen=True, kw_only=True):
     history: tuple[Experiment, ...]
     """Every decided experiment in order, the baseline first."""
     noise: Noise = Noise()
-    near: tuple[tuple[Experiment, Case], ...] = ()
-    """The failures nearest to what is worked on, nearest first."""
     notes: tuple[str, ...] = ()
     feedback: tuple[str, ...] = ()
     """Why this number's earlier proposals were refused, oldest first."""
@@ -78,7 +80,6 @@ def brief(
     context: Mapping[str, str],
     baseline_files: Mapping[str, str],
     feedback: Sequence[str],
-    near: Sequence[tuple[Experiment, Case]] = (),
     left: Sequence[str] = (),
     crash: Crash | None = None,
 ) -> Briefing:
@@ -96,7 +97,6 @@ def brief(
         baseline_files=dict(baseline_files),
         history=tuple(experiment for experiment in state.experiments if experiment.stage == "decided"),
         noise=state.noise,
-        near=tuple(near),
         notes=tuple(state.notes),
         feedback=tuple(feedback),
         left=tuple(left),
@@ -109,8 +109,8 @@ def tokens(text: str) -> int:
     return int(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN) + 1
 
 
-def compose(briefing: Briefing, limit: int) -> str:
-    """The briefing in words, in at most `limit` tokens."""
+def compose(briefing: Briefing, limit: int, failed: Sequence[Story] = ()) -> str:
+    """The briefing in words, in at most `limit` tokens. `failed`: those to tell in full, nearest first."""
     lower = briefing.direction == "minimize"
     closing = _closing(briefing)
     spec = _section("spec", _cut(briefing.program, int(SPEC_SHARE * limit)))
@@ -119,7 +119,7 @@ def compose(briefing: Briefing, limit: int) -> str:
     left = limit - sum(tokens(part) for part in (spec, notes, refused, closing)) - 100
     files = _files(briefing, int(FILES_SHARE * left))
     left -= sum(map(tokens, files))
-    failures = _failures(briefing, int(FAILURES_SHARE * left), lower=lower)
+    failures = _failures(briefing, failed, int(FAILURES_SHARE * left), lower=lower)
     ledger = _section("ledger", _ledger(briefing, left - tokens(failures) - 20, lower=lower))
     return "\n\n".join(part for part in (spec, *files, ledger, failures, notes, refused, closing) if part)
 
@@ -150,9 +150,9 @@ def _cut(text: str, limit: int) -> str:
     return "\n".join([*kept, f"[{len(lines) - len(kept)} more lines; the tool `read_file` has them]"])
 
 
-def _failures(briefing: Briefing, limit: int, *, lower: bool) -> str:
+def _failures(briefing: Briefing, failed: Sequence[Story], limit: int, *, lower: bool) -> str:
     told: list[str] = []
-    for experiment, case in briefing.near:
+    for experiment, case in failed:
         text = tell(experiment, case, briefing.noise, better_is_lower=lower)
         if sum(map(tokens, told)) + tokens(text) + 100 > limit:
             break

@@ -10,7 +10,7 @@ from pathlib import Path
 from loop import caps, failures
 from loop.agents import Known
 from loop.archive import Archive
-from loop.briefing import Briefing, Crash, brief
+from loop.briefing import Briefing, Crash, Story, brief
 from loop.failures import patch_mark
 from loop.patch import Edit, apply_edits, unified_diff
 from loop.state import Experiment, StudyState
@@ -41,6 +41,7 @@ class Desk:
         number: int,
         base: str,
         files: Mapping[str, str],
+        feedback: Sequence[str],
         guard: Guard,
         permit: Permit,
     ) -> None:
@@ -51,6 +52,7 @@ class Desk:
         self._number = number
         self._base = base
         self._files = files
+        self._feedback = feedback
         self._guard = guard
         self._permit = permit
         self._told = study.config.repeats == "rerun"
@@ -61,12 +63,10 @@ class Desk:
         program: str,
         context: Mapping[str, str],
         baseline_files: Mapping[str, str],
-        feedback: Sequence[str],
         crashed: Experiment | None = None,
     ) -> Briefing:
         """The briefing that the turn begins with."""
         state, crash = self._state, None
-        near = await asyncio.to_thread(self._near, feedback)
         if crashed is not None:
             case = await asyncio.to_thread(self._archive.case, crashed)
             reason = crashed.trial.reason if crashed.trial else ""
@@ -78,17 +78,19 @@ class Desk:
             files=self._files,
             context=context,
             baseline_files=baseline_files,
-            feedback=feedback,
-            near=near,
+            feedback=self._feedback,
             left=caps.left(state, self._study.config.caps, time.time()),
             crash=crash,
         )
 
-    def _near(self, feedback: Sequence[str]) -> list[tuple[Experiment, failures.Case]]:
-        archive, state = self._archive, self._state
-        archive.learn(state)
-        wanted = failures.focus(state, archive.marks, self._files, [*state.notes[-3:], *feedback])
-        return [(one, archive.case(one)) for one in failures.nearest(state, archive.marks, wanted, NEAR)]
+    async def nearest_failures(self) -> list[Story]:
+        """See `loop.agents.Desk`."""
+        return await asyncio.to_thread(self._nearest)
+
+    def _nearest(self) -> list[Story]:
+        state, known = self._state, self._archive.marks(self._state)
+        wanted = failures.focus(state, known, self._files, [*state.notes[-3:], *self._feedback])
+        return [(one, self._archive.case(one)) for one in failures.nearest(state, known, wanted, NEAR)]
 
     async def experiment(self, number: int) -> str:
         """See `loop.agents.Desk`."""
@@ -106,14 +108,14 @@ class Desk:
         changed = apply_edits(self._files, edits)
         await asyncio.to_thread(self._guard, changed)
         mark = patch_mark(unified_diff(self._files, changed))
-        earlier = self._archive.patches.get(mark)
-        if earlier is None or self._told or self._state.experiments[earlier].verdict == "keep":
+        earlier = await asyncio.to_thread(self._archive.latest, self._state, mark)
+        if earlier is None or self._told or earlier.verdict == "keep":
             return
         self._told = True
         raise Known(
-            f"This very patch was tried, against an earlier incumbent:\n\n{await self.experiment(earlier)}\n\nPropose "
-            "something else; or, where you have a reason to think that it will do better now, say it in the hypothesis "
-            "and propose it again."
+            f"This very patch was tried, against an earlier incumbent:\n\n{await self.experiment(earlier.number)}\n\n"
+            "Propose something else; or, where you have a reason to think that it will do better now, say it in the "
+            "hypothesis and propose it again."
         )
 
     async def permit(self, what: str) -> bool:

@@ -108,6 +108,8 @@ class Proposed(Event, frozen=True):
     removed: int = 0
     fingerprint: str = ""
     """Of the editable files as they then stand, formatting ignored: equal ones are the same experiment."""
+    patch: str = ""
+    """Of its patch: equal ones make the same change, whatever it is made to. Journals of before have none."""
     cautions: tuple[Caution, ...] = ()
     by: Literal["agent", "person"] = "agent"
     repair: int = 0

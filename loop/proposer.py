@@ -19,6 +19,7 @@ from loop.cautions import cautions
 from loop.constants import constant_changes
 from loop.desk import Desk
 from loop.events import AgentDelta, AnyEvent, AnyTelemetry, Change
+from loop.failures import patch_mark
 from loop.patch import count_lines, unified_diff
 from loop.state import Experiment, StudyState, Usage
 from loop.study import Study, save
@@ -129,6 +130,7 @@ class Proposer:
             number=number,
             base=base,
             files=files,
+            feedback=self.feedback,
             guard=lambda changed: self._guard(number, files, changed),
             permit=lambda what: self._permit(number, what),
         )
@@ -136,7 +138,6 @@ class Proposer:
             program=await asyncio.to_thread(self._study.spec(self._state.spec).read_text),
             context={path: await self._text(base, path) for path in self._study.config.frozen},
             baseline_files=await self.files(baseline.commit),
-            feedback=self.feedback,
             crashed=crashed,
         )
         began, used = time.monotonic(), ev.AgentUsed(number=number, agent=self._agent.name)
@@ -218,6 +219,7 @@ class Proposer:
             added=added,
             removed=removed,
             fingerprint=mark,
+            patch=patch_mark(diff),
             cautions=await asyncio.to_thread(cautions, files, changed, metric=config.metric),
             by=by,
             repair=repairs.repairs if repairs else 0,

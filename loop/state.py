@@ -126,6 +126,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     added: int = 0
     removed: int = 0
     fingerprint: str = ""
+    patch: str = ""
+    """The fingerprint of its patch."""
     cautions: tuple[Caution, ...] = ()
     used: Usage = Usage()
     """What the agent's turns for it came to."""
@@ -351,6 +353,7 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
                     added=event.added,
                     removed=event.removed,
                     fingerprint=event.fingerprint,
+                    patch=event.patch,
                     cautions=event.cautions,
                     amended=event.by == "person",
                 )

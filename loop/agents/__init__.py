@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from loop.briefing import Briefing
+from loop.briefing import Briefing, Story
 from loop.config import Asking
 from loop.patch import Edit
 
@@ -86,6 +86,10 @@ class Desk(Protocol):
 
     async def experiment(self, number: int) -> str:
         """A past experiment in full, in words. Raises: ValueError where there is none, in words for the agent."""
+        ...
+
+    async def nearest_failures(self) -> Sequence[Story]:
+        """The failures nearest to what is worked on, nearest first."""
         ...
 
     async def check(self, edits: Sequence[Edit]) -> None:

@@ -136,7 +136,7 @@ class AcpAgent:
                 asyncio.timeout(self._asking.turn) as clock,
                 self._session(worktree, editable, tell, _Person(desk, clock)) as session,
             ):
-                said = compose(briefing, self._asking.briefing)
+                said = compose(briefing, self._asking.briefing, await desk.nearest_failures())
                 words = f"{RULES}\n{TASK.format(editable=', '.join(editable), briefing=said)}"
                 while mends <= self._asking.mends:
                     stop = await session.ask(words)

@@ -144,7 +144,7 @@ class OpenAIAgent:
 
     async def _turn(self, briefing: Briefing, desk: Desk) -> AsyncGenerator[AgentEvent, None]:
         asking, began = self._asking, asyncio.get_running_loop().time()
-        items: list[Item] = [Told(compose(briefing, asking.briefing))]
+        items: list[Item] = [Told(compose(briefing, asking.briefing, await desk.nearest_failures()))]
         looks, mends, spent, problem = 0, 0, 0, ""
         outcome: Proposal | Failed | None = None
         try:

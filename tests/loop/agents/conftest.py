@@ -1,11 +1,6 @@
 """What the agents are tested against: a model on loopback, and a desk."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "standin"))
 
 
 @pytest.fixture(autouse=True)

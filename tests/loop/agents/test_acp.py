@@ -9,12 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from desk import Table, briefing
 
-from loop.agents import Failed, Known, Proposal, Status, Text, Thought, ToolUse, Unavailable, Used, make
+from loop.agents import Failed, Proposal, Status, Text, Thought, ToolUse, Unavailable, Used, make
 from loop.agents.acp import AcpAgent, stated
-from loop.briefing import Briefing
 from loop.config import Asking
-from loop.patch import apply_edits
 from loop.workspace import Workspace
 
 STANDIN = Path(__file__).parents[2] / "standin" / "acp_agent.py"
@@ -22,25 +21,15 @@ SAID = "I looked around.\n\n**HYPOTHESIS:** RATE 0.02 -> 0.1, since the loss sti
 EDIT = ["replace", "train.py", "LEARNING_RATE = 0.02", "LEARNING_RATE = 0.1"]
 
 
-class Table:
-    """The engine's desk, on a real repository."""
+class Place(Table):
+    """A desk on a real repository, and a person beside it who takes hours, and allows everything."""
 
     def __init__(self, root, *known):
-        self.root, self.known, self.folder = root, list(known), root / ".labtop" / "t" / "worktree"
-        self.asked = []
-        self.workspace = Workspace(root, "t")
+        super().__init__(*known, files={"train.py": (root / "train.py").read_text()})
+        self.folder, self.workspace, self.asked = root / ".labtop" / "t" / "worktree", Workspace(root, "t"), []
         self.head = self.workspace.head()
 
-    async def experiment(self, number):
-        raise ValueError(number)
-
-    async def check(self, edits):
-        apply_edits({"train.py": (self.root / "train.py").read_text()}, edits)
-        if self.known:
-            raise Known(self.known.pop())
-
     async def permit(self, what):
-        """Of a person who takes hours, and allows it."""
         self.asked.append(what)
         clock = asyncio.get_running_loop()
         clock.time = lambda now=clock.time: now() + 10_000
@@ -65,11 +54,8 @@ class Stage:
         self.told.write_text("")
         command = shlex.join([sys.executable, str(STANDIN), str(script), str(self.told)])
         self.agent = AcpAgent(command, asking=asking or Asking())
-        self.desk = Table(self.root, *known)
-        told = Briefing(
-            number=1, metric="val_bpb", direction="minimize", budget=20.0, device="cpu", program="Make it better.",
-            incumbent=None, files={"train.py": (self.root / "train.py").read_text()}, context={}, history=(),
-        )  # fmt: skip
+        self.desk = Place(self.root, *known)
+        told = briefing(files=self.desk.files)
         events = [event async for event in self.agent.propose(told, self.desk)]
         assert [isinstance(event, Proposal | Failed) for event in events] == [False] * (len(events) - 1) + [True]
         return events

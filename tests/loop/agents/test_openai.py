@@ -10,19 +10,18 @@ from contextlib import asynccontextmanager
 from email.utils import formatdate
 
 import pytest
+from desk import FILES, Table, briefing
 from models import KEY, Model, call, chunk, proposing, refuse, saying, stream
 
-from loop.agents import Failed, Known, Proposal, Status, Text, Thought, ToolUse, Unavailable, UnknownAgent, Used, make
+from loop.agents import Failed, Proposal, Status, Text, Thought, ToolUse, Unavailable, UnknownAgent, Used, make
 from loop.agents.openai import OpenAIAgent
-from loop.briefing import Briefing
 from loop.config import Asking, load
 from loop.engine import Engine
 from loop.journal import Journal
-from loop.patch import Edit, apply_edits
+from loop.patch import Edit
 from loop.study import Study
 from loop.workspace import Workspace
 
-FILES = {"train.py": "RATE = 0.1\nDECAY = 0.1\nSTEPS = 5\n"}
 PROPOSAL = {
     "hypothesis": "RATE 0.1 -> 0.2: the loss still falls",
     "expected_effect": "-0.01",
@@ -31,40 +30,6 @@ PROPOSAL = {
 WANTED = Proposal(PROPOSAL["hypothesis"], "-0.01", (Edit("train.py", "RATE = 0.1\n", "RATE = 0.2\n"),))
 MENDED = Proposal(WANTED.hypothesis, WANTED.expected_effect, WANTED.edits, mends=1)
 QUICK = Asking(backoff=0.01, attempts=3, protocol="chat")
-
-
-def briefing(**fields):
-    known = {
-        "number": 1,
-        "metric": "val_bpb",
-        "direction": "minimize",
-        "budget": 20.0,
-        "device": "cpu",
-        "program": "Make it better.",
-        "incumbent": None,
-        "files": FILES,
-        "context": {},
-        "history": (),
-    }
-    return Briefing(**{**known, **fields})
-
-
-class Table:
-    """The engine's desk, as far as a turn needs one."""
-
-    def __init__(self, *known):
-        self.known, self.asked = list(known), []
-
-    async def experiment(self, number):
-        self.asked.append(number)
-        if number > 1:
-            raise ValueError(f"there is no experiment {number}")
-        return f"{number:04d} discard: it was no use"
-
-    async def check(self, edits):
-        apply_edits(FILES, edits)
-        if self.known:
-            raise Known(self.known.pop())
 
 
 def agent_of(model, asking=QUICK, **environment):

@@ -6,15 +6,14 @@ import logging
 from collections import Counter
 
 import pytest
+from desk import Table, briefing
 from models import KEY, Model, answer, refuse
 
-from loop.agents import Failed, Known, Proposal, Status, Text, Thought, ToolUse, Unavailable, Used
+from loop.agents import Failed, Proposal, Status, Text, Thought, ToolUse, Unavailable, Used
 from loop.agents.openai import OpenAIAgent
-from loop.briefing import Briefing
 from loop.config import Asking
-from loop.patch import Edit, apply_edits
+from loop.patch import Edit
 
-FILES = {"train.py": "RATE = 0.1\nDECAY = 0.1\nSTEPS = 5\n"}
 EDIT = Edit("train.py", "RATE = 0.1\n", "RATE = 0.2\n")
 IDEA = {
     "hypothesis": "RATE 0.1 -> 0.2: the loss still falls",
@@ -26,23 +25,6 @@ PROPOSING = answer(think="Let me see.", say="So:", calls=[("propose", IDEA)], us
 BOTH = pytest.mark.parametrize("protocol", ["chat", "responses"])
 
 
-class Table:
-    """The engine's desk, as far as a turn needs one."""
-
-    def __init__(self, *known):
-        self.known = list(known)
-
-    async def experiment(self, number):
-        if number > 1:
-            raise ValueError(f"there is no experiment {number}")
-        return f"{number:04d} discard: it was no use"
-
-    async def check(self, edits):
-        apply_edits(FILES, edits)
-        if self.known:
-            raise Known(self.known.pop())
-
-
 def agent_of(model, protocol, environment=(), **asking):
     known = {"backoff": 0.001, "longest_wait": 0.002, "attempts": 3, "protocol": protocol, **asking}
     environment = {"OPENAI_BASE_URL": model.url, "OPENAI_API_KEY": KEY, **dict(environment)}
@@ -50,10 +32,7 @@ def agent_of(model, protocol, environment=(), **asking):
 
 
 async def turn(agent, *known, **fields):
-    told = Briefing(
-        number=2, metric="val_bpb", direction="minimize", budget=20.0, device="cpu", program="Make it better.",
-        incumbent=None, files=FILES, context={"prepare.py": "x = 1\n" * 900}, history=(), **fields,
-    )  # fmt: skip
+    told = briefing(number=2, context={"prepare.py": "x = 1\n" * 900}, **fields)
     events = [event async for event in agent.propose(told, Table(*known))]
     assert [isinstance(event, Proposal | Failed) for event in events] == [False] * (len(events) - 1) + [True]
     assert KEY not in repr(events)

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 from models import KEY, Model, answer, refuse
+from msgspec.structs import replace
 
 from loop import events as ev
 from loop.agents import make
+from loop.archive import Archive
 from loop.config import Asking, load
 from loop.engine import Engine
 from loop.journal import Journal, read
-from loop.state import Usage, fold
+from loop.state import StudyState, Usage, fold
 from loop.study import Study
 from loop.workspace import Workspace
 from tui import doctor, plain, report
@@ -167,6 +169,10 @@ async def test_a_patch_that_failed_before_comes_back_with_its_story(repository, 
     last = json.dumps(model.bodies[3])
     assert "This very patch was tried" in last and "+DEPTH = 8" in last and "worse" in last
     assert engine.state.experiments[3].changes[0].name == "STEPS"
+    archive, known = Archive(engine.study), engine.state.experiments
+    before = StudyState(experiments=[replace(one, patch="") for one in known])  # As journals had it until then.
+    for one in known[1:]:
+        assert one.patch and archive.latest(before, one.patch).number == archive.latest(engine.state, one.patch).number
 
 
 async def test_a_coding_agent_makes_an_experiment(repository, tmp_path, monkeypatch):
