@@ -8,9 +8,9 @@ from typing import Any
 import openai
 from openai.types.chat import ChatCompletionChunk
 
-from loop.agents import AgentEvent, Used
-from loop.agents.prompt import SYSTEM, TOOLS
-from loop.agents.reply import Item, Reply, Shown, Told
+from loop.agents import AgentEvent
+from loop.agents.prompt import SYSTEM, functions
+from loop.agents.reply import Item, Reply, Shown, Told, text, used
 
 REASONING = ("reasoning", "reasoning_content")
 """vLLM, Ollama and OpenRouter say the first, DeepSeek and older vLLM the second; some send both, one of them empty."""
@@ -26,10 +26,7 @@ async def open_stream(
     without: Collection[str],
 ) -> openai.AsyncStream[ChatCompletionChunk]:
     """Ask. `without` names what this server does not take."""
-    named: Any = [
-        {"type": "function", "function": {"name": name, "description": TOOLS[name][0], "parameters": TOOLS[name][1]}}
-        for name in tools
-    ]
+    named: Any = [{"type": "function", "function": function} for function in functions(tools)]
     effort_wanted: Any = effort
     return await client.chat.completions.create(
         model=model,
@@ -94,19 +91,10 @@ def take(chunk: ChatCompletionChunk, reply: Reply) -> list[AgentEvent]:
             events += reply.end(finish)
     if usage := chunk.usage:
         cost = (usage.model_extra or {}).get("cost")
-        details_in = usage.prompt_tokens_details
-        reply.used = Used(
-            input=count(usage.prompt_tokens),
-            cached=count(details_in.cached_tokens) if details_in else 0,
-            output=count(usage.completion_tokens),
+        reply.used = used(
+            usage.prompt_tokens,
+            usage.prompt_tokens_details,
+            usage.completion_tokens,
             cost=float(cost) if isinstance(cost, int | float) else None,
         )
     return events
-
-
-def text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from loop.briefing import Briefing, shorten
@@ -93,6 +94,12 @@ TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 """Name to description and JSON schema of the arguments."""
+
+
+def functions(names: Sequence[str]) -> list[dict[str, Any]]:
+    """These tools as both protocols describe one."""
+    return [{"name": name, "description": TOOLS[name][0], "parameters": TOOLS[name][1]} for name in names]
+
 
 LINES = 400
 """Of a file that one look shows."""

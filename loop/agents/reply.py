@@ -38,6 +38,19 @@ class Trouble(Exception):
         self.reason, self.again, self.wait, self.at_once, self.away = reason, again, wait, at_once, away
 
 
+def text(value: object) -> str:
+    """What a server sent for text; "" where it is none."""
+    return value if isinstance(value, str) else ""
+
+
+def used(into: object, details: Any, out: object, *, cost: float | None = None) -> Used:
+    """Tokens as a server counts them, where it does; `details` tell how many of those in it had cached."""
+    count, cached, output = (
+        n if isinstance(n, int) and n > 0 else 0 for n in (into, details and details.cached_tokens, out)
+    )
+    return Used(input=count, cached=cached, output=output, cost=cost)
+
+
 class Call(msgspec.Struct):
     """A call of a tool as it grows. `extra` is what a server wants back with it."""
 

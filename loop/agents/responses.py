@@ -9,9 +9,8 @@ import openai
 from openai.types.responses import ResponseStreamEvent
 
 from loop.agents import AgentEvent, Used
-from loop.agents.chat import count, text
-from loop.agents.prompt import SYSTEM, TOOLS
-from loop.agents.reply import Item, Reply, Shown, Told, Trouble
+from loop.agents.prompt import SYSTEM, functions
+from loop.agents.reply import Item, Reply, Shown, Told, Trouble, text, used
 
 TEMPORARY = ("server_error", "rate_limit_exceeded", "overloaded", "timeout")
 """Codes of failures that asking again may mend."""
@@ -27,16 +26,7 @@ async def open_stream(
     without: Collection[str],
 ) -> openai.AsyncStream[ResponseStreamEvent]:
     """Ask. `without` names what this server does not take."""
-    named: Any = [
-        {
-            "type": "function",
-            "name": name,
-            "description": TOOLS[name][0],
-            "parameters": TOOLS[name][1],
-            "strict": False,
-        }
-        for name in tools
-    ]
+    named: Any = [{"type": "function", "strict": False, **function} for function in functions(tools)]
     thinking: Any = {"summary": "auto", **({"effort": effort} if effort else {})}
     asked: Any = [part for item in items for part in _parts(item)]
     reasons = "reasoning" not in without
@@ -120,11 +110,4 @@ def _given_up(message: str, code: str) -> Trouble:
 
 
 def _used(usage: Any) -> Used | None:
-    if usage is None:
-        return None
-    details = usage.input_tokens_details
-    return Used(
-        input=count(usage.input_tokens),
-        cached=count(details.cached_tokens) if details else 0,
-        output=count(usage.output_tokens),
-    )
+    return used(usage.input_tokens, usage.input_tokens_details, usage.output_tokens) if usage else None
