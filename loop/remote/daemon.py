@@ -18,8 +18,9 @@ import msgspec
 
 from loop.study import engine_log, journal_path, socket_path
 
-MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072"}
-"""glibc gives each thread a heap of its own, and puts ever larger blocks there: over days that adds up."""
+MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+"""glibc gives each thread a heap of its own, and puts ever larger blocks there: over days that adds up. From 64 KiB
+on, as parts of a snapshot are, a block is a mapping of its own, and leaves no hole behind."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

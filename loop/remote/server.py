@@ -283,14 +283,17 @@ class _Viewer:
             while self._answers or self._resync or self._frames:
                 if self._resync:
                     self._resync = False
-                    for part in snapshot():
-                        await self._write(part)
+                    await self._write_each(snapshot())
                 elif self._frames:
                     await self._write(self._frames.popleft())
                 else:
                     await self._write()
             if self._finished:
                 return
+
+    async def _write_each(self, frames: Iterator[bytes]) -> None:
+        for frame in frames:
+            await self._write(frame)
 
     async def _write(self, *frames: bytes) -> None:
         """Write as fast as the other end reads, and what was asked for first."""
