@@ -1,9 +1,10 @@
-"""python -m video_recycle demo"""
+"""python -m video_recycle demo | study"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -14,10 +15,17 @@ def main(argv: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     from video_recycle import demo
+    from video_recycle.study import make
 
-    demo.arguments(commands.add_parser("demo", help="all of it on a small world, in minutes on a CPU"))
+    rooms: dict[str, tuple[Any, str]] = {
+        "demo": (demo, "all of it on a small world, in minutes on a CPU"),
+        "study": (make, "a repository in which an agent improves error recycling: labtop run"),
+    }
+    for name, (room, told) in rooms.items():
+        room.arguments(commands.add_parser(name, help=told, description=room.__doc__))
     asked = parser.parse_args(argv)
-    return demo.main(asked)
+    done: int = rooms[asked.command][0].main(asked)
+    return done
 
 
 if __name__ == "__main__":
