@@ -55,7 +55,9 @@ class Wan(nn.Module):
         if not isinstance(prompt, Prompt):
             raise WanError("Wan wants a Prompt: the embedded caption, and for Wan 2.1 the image's tokens")
         expert = self.low if self.low is not None and float(sigma.max()) < self.boundary else self.transformer
-        dtype = next(expert.parameters()).dtype
+        # Tables, norms and the adapter stay in single precision, whatever the rest is in.
+        embedding: Any = expert.get_submodule("patch_embedding")
+        dtype = embedding.weight.dtype
         seen = torch.cat([x, mask.expand(-1, 4, -1, -1, -1), given], 1)
         made: Tensor = expert(
             hidden_states=seen.to(dtype),

@@ -16,7 +16,7 @@ from video_recycle.__main__ import main
 from video_recycle.train import read_weights
 
 pytestmark = pytest.mark.slow
-SIZE = ["--frames", "9", "--height", "32", "--width", "48", "--precision", "fp32"]
+SIZE = ["--frames", "9", "--height", "32", "--width", "48"]
 
 
 def save_tiny(folder, *, second):
