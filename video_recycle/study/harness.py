@@ -113,14 +113,14 @@ def whole(model: nn.Module) -> dict[str, Tensor]:
 def score(model: TinyDiT) -> dict[str, float]:
     """`drift`, lower is better, and what it is made of: means over a long rollout's last clips, from held-out starts.
 
-        drift = background + (1 - found) / 4 + |1 - motion| / 4
+        drift = background + (1 - found) / 4 + |1 - motion| / 2
 
-    Looks alone are won by a frozen picture; that has no motion, and gets 0.25. See `measure.Drift` for the terms.
+    Looks alone are won by a frozen picture; that has no motion, and gets 0.5. See `measure.Drift` for the terms.
     """
     world = tiny.starts(SCENES, held_out())
     clips = [asdict(clip) for clip in tiny.drift(tiny.play(model, world, CLIPS), world)]
     late = {name: fmean(clip[name] for clip in clips[-LATE:]) for name in ("background", "found", "motion")}
-    drift = late["background"] + (1 - late["found"]) / 4 + abs(1 - late["motion"]) / 4
+    drift = late["background"] + (1 - late["found"]) / 4 + abs(1 - late["motion"]) / 2
     return {METRIC: drift, **late, "background_at_clip_1": clips[0]["background"]}
 
 

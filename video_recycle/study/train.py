@@ -23,8 +23,8 @@ from video_recycle.study.harness import SEED, Clock, finish
 from video_recycle.train import weight
 from video_recycle.world import LATENT
 
-# How often each error is put in, and how often none is.
-IMAGE = 0.9  # 0.0..1.0 — into the frames that a clip goes on from
+# How often each error is put in, and how often none is. At first none ever is: plain fine-tuning.
+IMAGE = 0.0  # 0.0..1.0 — into the frames that a clip goes on from
 VIDEO = 0.0  # 0.0..1.0 — into the clip
 NOISE = 0.0  # 0.0..1.0 — into its noise
 CLEAN = 0.3  # 0.0..0.9 — none of them
