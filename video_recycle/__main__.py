@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     chosen: Act = asked.act
     try:
         return chosen(asked)
-    except (BankError, ClipError, TrainingError, WanError) as error:
+    except (BankError, ClipError, TrainingError, WanError, OSError) as error:
         print(f"{parser.prog} {asked.command}: {error}", file=sys.stderr)
         return 1
 

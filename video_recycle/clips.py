@@ -155,7 +155,10 @@ def encode_all(
                 tell(f"left out: {path.name} has latents that are not finite")
                 continue
             data = save({name: value.cpu().contiguous() for name, value in made.items()}, metadata={"model": model})
-            write_whole(kept, methodcaller("write", data))
+            try:
+                write_whole(kept, methodcaller("write", data))
+            except OSError as error:
+                raise ClipError(f"the latents of {path.name} could not be kept in {cache}: {error}") from error
             tell(f"encoded {at} of {len(found)}: {path.name}")
         ready.append(kept)
     if not ready:

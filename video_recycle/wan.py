@@ -88,20 +88,19 @@ def load(folder: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype
         import diffusers
         import transformers
 
-    def part(name: str, kind: Any, precision: torch.dtype) -> Any:
+    def whole(name: str, kind: Any, **options: Any) -> Any:
         try:
-            made = kind.from_pretrained(folder / name, torch_dtype=precision, local_files_only=True)
+            return kind.from_pretrained(folder / name, local_files_only=True, **options)
         except (OSError, ValueError, RuntimeError) as error:
             raise WanError(f"the weights in {folder / name} are not whole ({error}); {how}") from error
-        return made.to(device).eval().requires_grad_(False)
+
+    def part(name: str, kind: Any, precision: torch.dtype) -> Any:
+        return whole(name, kind, torch_dtype=precision).to(device).eval().requires_grad_(False)
 
     def read(name: str) -> Any:
         kinds = {"text_encoder": transformers.UMT5EncoderModel, "image_encoder": transformers.CLIPVisionModel}
-        if name in kinds:
-            return part(name, kinds[name], dtype)
-        if name == "tokenizer":
-            return transformers.AutoTokenizer.from_pretrained(folder / name, local_files_only=True)
-        return transformers.CLIPImageProcessor.from_pretrained(folder / name, local_files_only=True)
+        plain = {"tokenizer": transformers.AutoTokenizer, "image_processor": transformers.CLIPImageProcessor}
+        return part(name, kinds[name], dtype) if name in kinds else whole(name, plain[name])
 
     high = part("transformer", diffusers.WanTransformer3DModel, dtype)
     low = (

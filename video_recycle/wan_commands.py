@@ -132,12 +132,16 @@ def train(asked: argparse.Namespace) -> int:
         say(str(trainer.open_bank(tuple(clips.read_cached(files[0])["x0"].shape))))
     with tqdm(total=settings.steps, initial=trainer.done, disable=not machine.is_main_process) as bar:
         shown: dict[str, str] = {}
-        for step in trainer.run():
-            shown["loss"] = f"{step.loss:.4f}"
-            if step.clean is not None:
-                shown["clean"] = f"{step.clean:.4f}"
-            bar.set_postfix(shown, refresh=False)
-            bar.update()
+        try:
+            for step in trainer.run():
+                shown["loss"] = f"{step.loss:.4f}"
+                if step.clean is not None:
+                    shown["clean"] = f"{step.clean:.4f}"
+                bar.set_postfix(shown, refresh=False)
+                bar.update()
+        except KeyboardInterrupt:
+            say(f"stopped after step {trainer.done}; the same command goes on from what was saved last")
+            return 130
     if machine.is_main_process:
         data = save(trainer.weights())
         write_whole(asked.out / ADAPTER, lambda file: file.write(data))
@@ -172,7 +176,10 @@ def rollout(asked: argparse.Namespace) -> int:
         steps=asked.sampling,
         seed=asked.seed,
     )
-    count = clips.write_video(asked.out, iter(tqdm(made, "clips", asked.clips)))
+    try:
+        count = clips.write_video(asked.out, iter(tqdm(made, "clips", asked.clips)))
+    except OSError as error:
+        raise ClipError(f"{asked.out} could not be written: {error}") from error
     print(f"{asked.out}: {count} frames")
     return 0
 
