@@ -115,6 +115,14 @@ def write_video(path: Path, frames: Iterator[Tensor], fps: int = 16) -> int:
     return count
 
 
+def listed(folder: Path) -> list[Path]:
+    """The clips of a folder. Raises: ClipError, where there are none."""
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS) if folder.is_dir() else []
+    if not found:
+        raise ClipError(f"there are no clips ({', '.join(ENDINGS)}) in {folder}")
+    return found
+
+
 def encode_all(
     folder: Path,
     cache: Path,
@@ -129,9 +137,7 @@ def encode_all(
     encode: pixels `[3, T, H, W]` and a caption to tensors, among them `x0`, `[C, T', H', W']`; model: whose latents
     they are, told apart in the cache. Raises: ClipError, where nothing can be used.
     """
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS) if folder.is_dir() else []
-    if not found:
-        raise ClipError(f"there are no clips ({', '.join(ENDINGS)}) in {folder}")
+    found = listed(folder)
     cache.mkdir(parents=True, exist_ok=True)
     ready: list[Path] = []
     for at, path in enumerate(found, 1):
@@ -149,7 +155,10 @@ def encode_all(
                 tell(f"left out: {path.name} has latents that are not finite")
                 continue
             data = save({name: value.cpu().contiguous() for name, value in made.items()}, metadata={"model": model})
-            write_whole(kept, methodcaller("write", data))
+            try:
+                write_whole(kept, methodcaller("write", data))
+            except OSError as error:
+                raise ClipError(f"the latents of {path.name} could not be kept in {cache}: {error}") from error
             tell(f"encoded {at} of {len(found)}: {path.name}")
         ready.append(kept)
     if not ready:

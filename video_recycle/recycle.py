@@ -18,9 +18,6 @@ from torch import Tensor
 from video_recycle.bank import ErrorBank
 from video_recycle.flow import like, noised
 
-EXACT_FROM = 0.1
-"""The lowest σ the exact target divides by. It is ours, not the paper's: near 0 the target grows without bound."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Recycling:
@@ -38,6 +35,8 @@ class Recycling:
     """k: so many leading frames of the condition get as many frames of an error, from a place drawn once a step."""
     exact: bool = False
     """Aim at (x' - x0) / σ, which leads from x' to clean data exactly, in place of the published target."""
+    exact_from: float = 0.1
+    """The lowest σ the exact target divides by: near 0 it grows without bound."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +87,7 @@ def inject(
 
     noise = noise + noise_error
     x = noised(x0 + video_error, noise, sigma)
-    target = (x - x0) / like(sigma, x0).clamp_min(EXACT_FROM) if settings.exact else noise - x0
+    target = (x - x0) / like(sigma, x0).clamp_min(settings.exact_from) if settings.exact else noise - x0
     return Inputs(x=x, condition=condition, target=target, clean=clean)
 
 

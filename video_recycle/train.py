@@ -177,6 +177,12 @@ class Trainer:
                 self.save()
             yield Step(self.done, loss, clean)
 
+    def open_bank(self, shape: tuple[int, ...]) -> ErrorBank:
+        """The bank, made for residuals of this shape where there is none yet; printed, it tells its size."""
+        if self.bank is None:
+            self.bank = self._make_bank(shape)
+        return self.bank
+
     def validate(self) -> float:
         """Mean loss on clean input of the held-out clips, over noise levels from high to low."""
         chance = torch.Generator().manual_seed(11)
@@ -289,10 +295,9 @@ class Trainer:
         return Inputs(x=noised(x0, noise, sigma), condition=given, target=noise - x0, clean=clean), mask
 
     def _recycled(self, batch: Batch, x0: Tensor, noise: Tensor, sigma: Tensor) -> tuple[Inputs, Tensor]:
-        if self.bank is None:
-            self.bank = self._make_bank(tuple(x0.shape[1:]))
+        bank = self.open_bank(tuple(x0.shape[1:]))
         given, mask = condition(x0[:, :, : self.settings.motion_frames], x0.shape[2], reference=batch.reference)
-        inputs = inject(self.bank, x0, noise, sigma, given, settings=self.settings.recycling, chance=self.chance)
+        inputs = inject(bank, x0, noise, sigma, given, settings=self.settings.recycling, chance=self.chance)
         return inputs, mask
 
     def _make_bank(self, shape: tuple[int, ...]) -> ErrorBank:

@@ -7,6 +7,7 @@ boundary, and the one for below.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from video_recycle.train import Batch
 REPOSITORY = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"
 TIMESTEPS = 1000
 TEXT_TOKENS = 512
+BOUNDARY = 0.9
+"""σ below which Wan 2.2's image-to-video model uses its second transformer, where its folder names no other."""
 
 
 class WanError(RuntimeError):
@@ -43,7 +46,7 @@ class Prompt:
 class Wan(nn.Module):
     """The transformer as a `rollout.VideoModel`; `low` is Wan 2.2's second one."""
 
-    def __init__(self, transformer: nn.Module, low: nn.Module | None = None, boundary: float = 0.9) -> None:
+    def __init__(self, transformer: nn.Module, low: nn.Module | None = None, boundary: float = BOUNDARY) -> None:
         super().__init__()
         self.transformer, self.low, self.boundary = transformer, low, boundary
 
@@ -52,7 +55,9 @@ class Wan(nn.Module):
         if not isinstance(prompt, Prompt):
             raise WanError("Wan wants a Prompt: the embedded caption, and for Wan 2.1 the image's tokens")
         expert = self.low if self.low is not None and float(sigma.max()) < self.boundary else self.transformer
-        dtype = next(expert.parameters()).dtype
+        # Tables, norms and the adapter stay in single precision, whatever the rest is in.
+        embedding: Any = expert.get_submodule("patch_embedding")
+        dtype = embedding.weight.dtype
         seen = torch.cat([x, mask.expand(-1, 4, -1, -1, -1), given], 1)
         made: Tensor = expert(
             hidden_states=seen.to(dtype),
@@ -79,24 +84,23 @@ def load(folder: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype
     how = f"get them with: hf download {REPOSITORY} --local-dir {folder}"
     if not (folder / "transformer" / "config.json").is_file() or not (folder / "vae" / "config.json").is_file():
         raise WanError(f"there are no Wan image-to-video weights in {folder}; {how}")
-    with _extra():
+    with extra():
         import diffusers
         import transformers
 
-    def part(name: str, kind: Any, precision: torch.dtype) -> Any:
+    def whole(name: str, kind: Any, **options: Any) -> Any:
         try:
-            made = kind.from_pretrained(folder / name, torch_dtype=precision, local_files_only=True)
+            return kind.from_pretrained(folder / name, local_files_only=True, **options)
         except (OSError, ValueError, RuntimeError) as error:
             raise WanError(f"the weights in {folder / name} are not whole ({error}); {how}") from error
-        return made.to(device).eval().requires_grad_(False)
+
+    def part(name: str, kind: Any, precision: torch.dtype) -> Any:
+        return whole(name, kind, torch_dtype=precision).to(device).eval().requires_grad_(False)
 
     def read(name: str) -> Any:
         kinds = {"text_encoder": transformers.UMT5EncoderModel, "image_encoder": transformers.CLIPVisionModel}
-        if name in kinds:
-            return part(name, kinds[name], dtype)
-        if name == "tokenizer":
-            return transformers.AutoTokenizer.from_pretrained(folder / name, local_files_only=True)
-        return transformers.CLIPImageProcessor.from_pretrained(folder / name, local_files_only=True)
+        plain = {"tokenizer": transformers.AutoTokenizer, "image_processor": transformers.CLIPImageProcessor}
+        return part(name, kinds[name], dtype) if name in kinds else whole(name, plain[name])
 
     high = part("transformer", diffusers.WanTransformer3DModel, dtype)
     low = (
@@ -107,9 +111,13 @@ def load(folder: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype
     channels, latent = high.config.in_channels, high.config.out_channels
     if channels != 2 * latent + 4:
         raise WanError(f"{folder} is no Wan image-to-video model: it sees {channels} channels, not {2 * latent + 4}")
+    index = folder / "model_index.json"
+    boundary = json.loads(index.read_text()).get("boundary_ratio") if index.is_file() else None
     # The VAE loses too much in half precision.
     vae = part("vae", diffusers.AutoencoderKLWan, torch.float32)
-    return Parts(model=Wan(high, low), vae=vae, read=read, wants_image=high.config.image_dim is not None)
+    return Parts(
+        model=Wan(high, low, boundary or BOUNDARY), vae=vae, read=read, wants_image=high.config.image_dim is not None
+    )
 
 
 def trainable(model: Wan, rank: int, *, checkpointing: bool = True, seed: int = 0) -> Wan:
@@ -199,12 +207,15 @@ def encoder(parts: Parts, tell: Teller, *, reference: bool) -> Callable[[Tensor,
     return make
 
 
+def prompt(told: dict[str, Tensor]) -> Prompt:
+    """What a `Teller` told, for a batch of one."""
+    return Prompt(text=told["text"][None], image=told["image"][None] if "image" in told else None)
+
+
 def batch(kept: dict[str, Tensor]) -> Batch:
     """One cached clip for the trainer. Raises: ClipError."""
     try:
-        image = kept["image"][None] if "image" in kept else None
-        prompt = Prompt(text=kept["text"][None], image=image)
-        return Batch(x0=kept["x0"][None], reference=kept["padding"][None], prompt=prompt)
+        return Batch(x0=kept["x0"][None], reference=kept["padding"][None], prompt=prompt(kept))
     except KeyError as error:
         raise ClipError(f"a cached clip lacks its {error}: empty the cache, and it is made again") from None
 
@@ -269,7 +280,8 @@ def _norm(vae: Any) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def _extra() -> Iterator[None]:
+def extra() -> Iterator[None]:
+    """Around an import of the extra's packages. Raises: WanError, with the command that installs them."""
     try:
         yield
     except ImportError as error:

@@ -5,7 +5,7 @@ import torch
 
 from video_recycle.bank import ErrorBank
 from video_recycle.flow import grid, like, noised, to_data, to_noise
-from video_recycle.recycle import EXACT_FROM, Inputs, Recycling, inject, record
+from video_recycle.recycle import Inputs, Recycling, inject, record
 
 SHAPE = (2, 5, 4, 4)
 BATCH = 6
@@ -76,9 +76,9 @@ def test_the_video_error_is_in_the_input_and_not_in_the_target(step, bank, chanc
 def test_the_exact_target_leads_to_clean_data(step, bank, chance):
     x0, _, sigma, _ = step
     inputs = inject(bank, *step, settings=Recycling(noise=1, video=1, image=1, clean=0, exact=True), chance=chance)
-    exact = sigma >= EXACT_FROM
+    exact = sigma >= Recycling.exact_from
     torch.testing.assert_close(to_data(inputs.x, inputs.target, sigma)[exact], x0[exact])
-    assert inputs.target.abs().max() < 1 / EXACT_FROM * (inputs.x - x0).abs().max() + 1e-6
+    assert inputs.target.abs().max() < 1 / Recycling.exact_from * (inputs.x - x0).abs().max() + 1e-6
 
 
 def test_the_image_error_is_a_run_of_frames_on_the_conditions_first(step, chance):
