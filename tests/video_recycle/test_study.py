@@ -29,6 +29,9 @@ def test_an_agent_improves_the_recycling_and_frozen_code_measures_it(tmp_path, m
     make(root)
     changed(root / "labtop.toml", "budget = 25 ", 'policy = "margin"\nbudget = 0.5 ')
     changed(root / "video_recycle/study/harness.py", "CLIPS, SCENES = 50, 24", "CLIPS, SCENES = 3, 2")
+    peeking = "    from video_recycle.study.harness import held_out\n    print('starts:', held_out())\n"
+    seeded = "    torch.manual_seed(SEED)\n"
+    changed(root / "video_recycle/study/train.py", seeded, peeking + seeded)
     who = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
     subprocess.run(["git", *who, "commit", "-qam", "small"], cwd=root, check=True)
     words = ["run", "--tag", "t", "--experiments", "1", "--device", "cpu"]
@@ -38,7 +41,10 @@ def test_an_agent_improves_the_recycling_and_frozen_code_measures_it(tmp_path, m
 
     baseline, experiment = fold(journal.read(journal_path(root, "t"))).experiments
     assert experiment.changes and experiment.changes[0].name == "IMAGE"
+    held_out = int((tmp_path / "cache/locked/drift-starts").read_text())
     for tried in (baseline, experiment):
+        # The trial looked for what the starts are drawn with, and found something else.
+        assert tried.trial.summary["starts"] != held_out
         assert tried.colour == "green" and tried.trial.summary["bank_entries"] > 0, done.stdout
         assert tried.trial.summary["training_seconds"] >= 0.5
         folder = root / ".labtop/t/experiments" / f"{tried.number:04d}"
