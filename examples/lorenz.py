@@ -1,7 +1,8 @@
 """Error recycling without video: a network that forecasts Lorenz-96, and goes on from its own forecasts for ever.
 
-    python examples/lorenz.py                 # five seeds, some minutes on one core
-    python examples/lorenz.py --seeds 1       # a look
+    python examples/lorenz.py                         # five seeds, some minutes on one core
+    python examples/lorenz.py --seeds 1               # a look
+    python examples/lorenz.py --trajectories 8        # where training errors say little of those that will be met
 
 The bank is the video's own, `video_recycle.bank.ErrorBank`; flow matching is not needed for it. An entry is the error
 of a whole window of states, and its key how many of these are forecasts. What is forecast from a true window makes an
@@ -39,9 +40,9 @@ MEAN, SPREAD = 2.4, 3.65
 """Of the climate."""
 WINDOW = 8
 """States that a forecast is made from: more than it needs, so that they can contradict each other."""
-TRAJECTORIES, LENGTH = 8, 60
-"""All the data there is."""
-PRETRAINING, FINE_TUNING, BATCH = 2000, 1000, 64
+LENGTH = 60
+"""Of each trajectory that is trained on."""
+PRETRAINING, FINE_TUNING, BATCH = 600, 1000, 64
 STARTS, SHORT, LONG = 64, 200, 1000
 """Rollouts, and their lengths in steps for `valid` and for `climate`."""
 TOLERATED, INFINITY = 0.4, 10.0
@@ -87,7 +88,7 @@ def trajectories(count: int, steps: int, chance: torch.Generator) -> Tensor:
 class Forecaster(nn.Module):
     """The state after a window `[B, WINDOW, SIZE]`, `[B, SIZE]`: what is added to the last one."""
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = 24) -> None:
         super().__init__()
         self.change = nn.Sequential(
             nn.Flatten(),
@@ -175,11 +176,11 @@ def judged(model: Forecaster, truth: Tensor) -> Found:
     return found
 
 
-def ways(seed: int) -> Iterator[tuple[str, Found]]:
-    """What each way comes to, all from one pretrained network."""
+def ways(seed: int, count: int) -> Iterator[tuple[str, Found]]:
+    """What each way comes to, all from one network that was pretrained on so many trajectories."""
     chance = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    data, truth = trajectories(TRAJECTORIES, LENGTH, chance), trajectories(STARTS, WINDOW + LONG, chance)
+    data, truth = trajectories(count, LENGTH, chance), trajectories(STARTS, WINDOW + LONG, chance)
     base = train(Forecaster(), data, PRETRAINING, 3e-3, chance)
     yield "base", judged(base, truth)
 
@@ -209,19 +210,20 @@ def main() -> None:
         epilog="example: python examples/lorenz.py --seeds 1",
     )
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="[5]")
+    parser.add_argument("--trajectories", type=int, default=256, metavar="N", help="that are trained on [256]")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, list[Found]] = {}
     began = time.process_time()
     with tqdm(total=asked.seeds * (2 + len(STRENGTHS) + len(DEPTHS))) as bar:
         for seed in range(asked.seeds):
-            for name, measured in ways(seed):
+            for name, measured in ways(seed, asked.trajectories):
                 found.setdefault(name, []).append(measured)
                 bar.set_description(f"seed {seed}, {name}")
                 bar.update()
-    print(
-        f"Lorenz-96, {asked.seeds} seeds, mean ± standard deviation; {time.process_time() - began:.0f} s of CPU time\n"
-    )
+    spent = time.process_time() - began
+    print(f"Lorenz-96, {asked.trajectories} trajectories, {asked.seeds} seeds: mean ± standard deviation")
+    print(f"{spent:.0f} s of CPU time\n")
     print(f"{'':<18}{'valid':>16}{'climate':>22}{'blown up':>16}")
     for name, runs in found.items():
         columns = {key: [run[key] for run in runs] for key in runs[0]}

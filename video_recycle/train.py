@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from video_recycle.bank import ErrorBank, Replacement
+from video_recycle.bank import BankError, ErrorBank, Replacement
 from video_recycle.condition import condition
 from video_recycle.files import write_whole
 from video_recycle.flow import SHIFT, grid, like, noised, shifted
@@ -178,9 +178,16 @@ class Trainer:
             yield Step(self.done, loss, clean)
 
     def open_bank(self, shape: tuple[int, ...]) -> ErrorBank:
-        """The bank, made for residuals of this shape where there is none yet; printed, it tells its size."""
+        """The bank for residuals of this shape, made where there is none yet; printed, it tells its size.
+
+        Raises: BankError, where it is of another shape.
+        """
         if self.bank is None:
             self.bank = self._make_bank(shape)
+        if self.bank.shape != shape:
+            raise BankError(
+                f"the bank holds errors of latents {self.bank.shape}, and these are {shape}: clips want one size"
+            )
         return self.bank
 
     def validate(self) -> float:

@@ -11,6 +11,7 @@ from loop import journal
 from loop.state import fold
 from loop.study import journal_path
 from video_recycle import tiny
+from video_recycle.lora import add_lora
 from video_recycle.study import audit, harness
 from video_recycle.study.make import make
 
@@ -28,6 +29,9 @@ def test_an_agent_improves_the_recycling_and_frozen_code_measures_it(tmp_path, m
     make(root)
     changed(root / "labtop.toml", "budget = 25 ", 'policy = "margin"\nbudget = 0.5 ')
     changed(root / "video_recycle/study/harness.py", "CLIPS, SCENES = 50, 24", "CLIPS, SCENES = 3, 2")
+    peeking = "    from video_recycle.study.harness import held_out\n    print('starts:', held_out())\n"
+    seeded = "    torch.manual_seed(SEED)\n"
+    changed(root / "video_recycle/study/train.py", seeded, peeking + seeded)
     who = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
     subprocess.run(["git", *who, "commit", "-qam", "small"], cwd=root, check=True)
     words = ["run", "--tag", "t", "--experiments", "1", "--device", "cpu"]
@@ -37,8 +41,12 @@ def test_an_agent_improves_the_recycling_and_frozen_code_measures_it(tmp_path, m
 
     baseline, experiment = fold(journal.read(journal_path(root, "t"))).experiments
     assert experiment.changes and experiment.changes[0].name == "IMAGE"
+    held_out = int((tmp_path / "cache/locked/drift-starts").read_text())
     for tried in (baseline, experiment):
+        # The trial looked for what the starts are drawn with, and found something else.
+        assert tried.trial.summary["starts"] != held_out
         assert tried.colour == "green" and tried.trial.summary["bank_entries"] > 0, done.stdout
+        assert tried.trial.summary["training_seconds"] >= 0.5
         folder = root / ".labtop/t/experiments" / f"{tried.number:04d}"
         assert "drift:" not in (folder / "trial-1.log").read_text()
         assert f"drift:                {tried.value:.6f}" in (folder / "trial-1.audit.log").read_text()
@@ -60,3 +68,18 @@ def test_weights_that_are_none_are_red_and_measured_by_nothing(what, tmp_path, m
     audit.main()
     said = capsys.readouterr().out
     assert said.endswith("audit: red\n") and said.count("audit:") == 1 and "drift" not in said
+
+
+def test_an_adapter_is_handed_over_as_the_weights_it_comes_to():
+    model = add_lora(tiny.base(), 2)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if ".lora_B." in name:
+                value.normal_()
+    seen = [torch.randn(1, 12, tiny.FRAMES, 8, 8), torch.tensor([0.5]), torch.randn(1, 12, tiny.FRAMES, 8, 8)]
+    mask = torch.eye(tiny.FRAMES)[0].reshape(1, 1, -1, 1, 1).expand(1, 1, -1, 8, 8)
+    made = model(*seen, mask)
+    same = tiny.base()
+    assert not torch.allclose(same(*seen, mask), made, atol=1e-3)
+    same.load_state_dict(harness.whole(model))
+    torch.testing.assert_close(same(*seen, mask), made)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from video_recycle import tiny
+from video_recycle.bank import BankError
 from video_recycle.flow import grid
 from video_recycle.model import TinyDiT
 from video_recycle.rollout import rollout
@@ -35,6 +36,16 @@ def test_a_resumed_training_ends_as_if_it_had_never_stopped(tmp_path):
     assert read_weights(tmp_path / BEST).keys() == whole.weights().keys()
     with pytest.raises(TrainingError, match="other settings: rate"):
         trainer(tmp_path, rate=0.5).resume()
+
+
+def test_clips_of_another_size_than_the_banks_are_told_and_nothing_is_trained(tmp_path):
+    list(itertools.islice(trainer(tmp_path).run(), 2))
+    made = trainer(tmp_path, draw=lambda chance: Batch(x0=torch.zeros(1, 12, 5, 8, 16)))
+    made.resume()
+    before = made.weights()
+    with pytest.raises(BankError, match=r"\(12, 5, 8, 8\), and these are \(12, 5, 8, 16\): clips want one size"):
+        next(made.run())
+    assert all(torch.equal(value, made.weights()[name]) for name, value in before.items())
 
 
 def test_latents_that_are_not_finite_reach_neither_weights_nor_bank():

@@ -1,6 +1,6 @@
 """Open the study of error recycling: a repository of its own, with everything in it that an experiment sees.
 
-python -m video_recycle study my_study && cd my_study && labtop run
+python -m video_recycle study my_study && labtop run -C my_study
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(asked: argparse.Namespace) -> int:
     folder: Path = asked.folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        print(
-            f"{folder} is there already: name a new folder, or go on with: cd {folder} && labtop run", file=sys.stderr
-        )
+        print(f"{folder} is there already: name a new folder, or go on with: labtop run -C {folder}", file=sys.stderr)
         return 1
     make(folder)
-    print(f"the study is in {folder}; edit its program.md, then: cd {folder} && labtop run")
+    print(f"the study is in {folder}; edit its program.md, then: labtop run -C {folder}")
     return 0
 
 
