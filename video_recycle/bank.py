@@ -210,7 +210,7 @@ class ErrorBank:
         else:
             # |a - b|² = |a|² - 2ab + |b|²: with |a|² kept, each entry is read once, for one product.
             wide = entry.float().flatten()
-            products = torch.cat([part.flatten(1).float() @ wide for part in held.split(COMPARED_AT_ONCE)])
+            products = torch.cat([part.flatten(1).float() @ wide for part in _parts(held)])
             slot = int((self._squares[cell] - 2 * products).argmin())
         held[slot], self._keys[cell, slot], self._squares[cell, slot] = entry, key, _squares(entry[None])
 
@@ -246,4 +246,8 @@ class ErrorBank:
 
 def _squares(entries: Tensor) -> Tensor:
     """|a|² of each of `entries`, `[N, ...]`: `[N]`, float32."""
-    return torch.cat([part.flatten(1).float().square().sum(1) for part in entries.split(COMPARED_AT_ONCE)])
+    return torch.cat([part.flatten(1).float().square().sum(1) for part in _parts(entries)])
+
+
+def _parts(entries: Tensor) -> list[Tensor]:
+    return [entries[at : at + COMPARED_AT_ONCE] for at in range(0, max(1, len(entries)), COMPARED_AT_ONCE)]

@@ -38,7 +38,7 @@ def test_a_resumed_training_ends_as_if_it_had_never_stopped(tmp_path):
 
 
 def test_latents_that_are_not_finite_reach_neither_weights_nor_bank():
-    made = trainer(draw=lambda chance: Batch(x0=torch.full((2, *(12, 5, 8, 8)), float("nan"))), steps=99)
+    made = trainer(draw=lambda chance: Batch(x0=torch.full((2, 3, tiny.FRAMES, 12, 12), float("nan"))), steps=99)
     before = made.weights()
     with pytest.raises(TrainingError, match="not been finite"):
         list(made.run())
