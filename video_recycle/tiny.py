@@ -40,14 +40,18 @@ PRETRAINING = Settings(
     method="plain", steps=2200, rate=3e-3, warmup=100, weighting="latent", validate_every=500, save_every=500
 )
 FINE_TUNING = Settings(
-    steps=200,
+    steps=300,
     rate=1e-3,
     weighting="latent",
-    recycling=Recycling(noise=0.0, video=0.0, image=0.9, clean=0.3),
+    strength=0.3,
+    recycling=Recycling(noise=0.5, video=0.5, image=1.0, clean=0.15, clean_update=0.0),
     cells=50,
-    capacity=64,
+    capacity=2,
+    replacement="fifo",
     validate_every=100,
 )
+"""Few entries, each soon replaced by one of an input that had an error already: so recorded errors add up over steps as
+they do over clips, until the model takes them back."""
 RANK, LORA_RATE = 16, 3e-3
 """An adapter starts at nothing and takes a higher rate than all weights do."""
 
