@@ -1,90 +1,245 @@
 """How far long video drifts, by the way the model was fine-tuned: every measure against the small world's truth.
 
-    python benchmarks/drift.py --seeds 3 --check
+    python benchmarks/drift.py --check
 
 All ways start from the same weights, take the same number of steps, and are rolled out by the same procedure from the
-same held-out scenes. `--check` exits 1 where an aim is missed in any seed: recycled at clip 50 at most half of plain's
-background error and below hand-made noise's, at clip 1 at most 2 % above plain's; a recycling step at most 1.15 times a
-plain one; `nearest` at most linear in a cell's entries.
+same held-out scenes. First a sweep of the strength of hand-made noise, on seeds of its own: the best one is what
+recycling is compared with. `--check` exits 1 where an aim is missed in any seed: recycled at clip 50 at most half of
+plain's error (`look`) and below hand-made noise's, at clip 1 at most 2 % above plain's; a recycling step at most 1.15
+times a plain one; `nearest` at most linear in a cell's entries.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
 import statistics
 import sys
 import time
-from dataclasses import asdict, replace
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, replace
 from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
 
 import torch
+from tqdm import tqdm
 
-from video_recycle import tiny
+from video_recycle import charts, tiny
 from video_recycle.bank import ErrorBank
-from video_recycle.demo import WAYS
+from video_recycle.demo import SHEET_CLIPS
 from video_recycle.flow import grid
-from video_recycle.measure import NAMES
-from video_recycle.train import Trainer
+from video_recycle.measure import NAMES, Drift
+from video_recycle.train import Method, Settings, Trainer
+from video_recycle.world import render
 
-CLIPS = (1, 10, 50)
-SCENES = 16
-Found = dict[str, dict[int, dict[str, float]]]
-"""By way, clip and measure."""
+PARTS = ("costs", "sweep", "drift", "ablation")
+CLIPS, SHOWN = 50, (1, 10, 25, 50)
+SCENES = 12
+TUNED, REPORTED = 0, 10
+"""The first seeds of the sweep, and of what is reported: what was chosen by some is measured on others."""
+STRENGTHS = (0.1, 0.3, 1.0)
+AS_IT_IS = tiny.FINE_TUNING.recycling
+ABLATED: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "image error alone": {"recycling": replace(AS_IT_IS, noise=0.0, video=0.0)},
+    "without image error": {"recycling": replace(AS_IT_IS, image=0.0)},
+    "noise error alone": {"recycling": replace(AS_IT_IS, video=0.0, image=0.0)},
+    "video error alone": {"recycling": replace(AS_IT_IS, noise=0.0, image=0.0)},
+    "clean 0.5": {"recycling": replace(AS_IT_IS, clean=0.5)},
+    "replacing nearest": {"replacement": "nearest"},
+    "replacing random": {"replacement": "random"},
+    "5 cells": {"cells": 5},
+    "64 entries a cell": {"capacity": 64},
+}
+"""What differs from `tiny.FINE_TUNING`."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model to make and roll out; method: none for the base as it is, `copy` for the last frame copied for ever."""
+
+    name: str
+    method: Method | None = None
+    lora: bool = False
+    seed: int = REPORTED
+    settings: Settings = tiny.FINE_TUNING
+    copy: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """Of a job: its drift by clip, seconds, and the last frame of `SHEET_CLIPS` in the first scene."""
+
+    job: Job
+    drift: list[Drift]
+    seconds: float
+    frames: list[torch.Tensor]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0], epilog="example: python benchmarks/drift.py --seeds 3 --check"
     )
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="[3]")
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS, help="parts [all]")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="of what is reported [3]")
+    parser.add_argument("--sweep-seeds", type=int, default=1, metavar="N", help="of the sweep and of the ablation [1]")
     parser.add_argument("--steps", type=int, default=tiny.FINE_TUNING.steps, help=f"[{tiny.FINE_TUNING.steps}]")
-    parser.add_argument("--processes", type=int, default=2, help="seeds that run at a time [2]")
+    parser.add_argument("--processes", type=int, default=2, help="models at a time, one thread each [2]")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="where curves and frames are left, as PNG")
     parser.add_argument("--check", action="store_true", help="exit 1 where an aim is missed")
     asked = parser.parse_args()
-    missed = costs()
-    with get_context("spawn").Pool(asked.processes) as pool:
-        runs = pool.starmap(one, [(seed, asked.steps) for seed in range(asked.seeds)], chunksize=1)
-    print(f"\n{asked.steps} steps, {asked.seeds} seeds, {SCENES} held-out scenes each: mean ± standard deviation\n")
-    print(f"{'':<24}{'clip':>5}" + "".join(f"{name:>17}" for name in NAMES))
-    for name in runs[0]:
-        for clip in CLIPS:
-            shown = [spread([run[name][clip][field] for run in runs]) for field in NAMES]
-            print(f"{name if clip == 1 else '':<24}{clip:>5}" + "".join(f"{text:>17}" for text in shown))
-    print()
-    for scale, noisy in (("LoRA", "hand-made noise, LoRA"), ("all weights", "hand-made noise, all")):
-        for seed, run in enumerate(runs):
-            errors = {
-                way: [run[name][clip]["background"] for clip in (1, 50)]
-                for way, name in (("plain", f"plain, {scale}"), ("noise", noisy), ("recycled", f"recycled, {scale}"))
-            }
-            (start, late), plain, noise = errors["recycled"], errors["plain"], errors["noise"]
-            met = late <= plain[1] / 2, late < noise[1], start <= 1.02 * plain[0]
-            missed += met.count(False)
-            print(
-                f"{scale}, seed {seed}: at clip 50 {late / plain[1]:.2f} of plain's (at most 0.50), "
-                f"{late / noise[1]:.2f} of hand-made noise's (below 1); at clip 1 {start / plain[0]:.3f} of plain's "
-                f"(at most 1.020): {', '.join('met' if good else 'MISSED' for good in met)}"
-            )
+    settings = replace(tiny.FINE_TUNING, steps=asked.steps)
+    missed = costs() if "costs" in asked.only else 0
+    best = dict.fromkeys((True, False), settings.strength)
+    few, reported = range(TUNED, TUNED + asked.sweep_seeds), range(REPORTED, REPORTED + asked.seeds)
+    if "sweep" in asked.only:
+        best = sweep(settings, few, asked.processes)
+    if "drift" in asked.only:
+        missed += compare(settings, best, reported, asked.processes, asked.pictures)
+    if "ablation" in asked.only:
+        ablation(settings, few, asked.processes)
     sys.exit(bool(asked.check and missed))
 
 
-def one(seed: int, steps: int) -> Found:
-    """Every way with one seed."""
+def sweep(settings: Settings, seeds: Iterable[int], processes: int) -> dict[bool, float]:
+    """The strength of hand-made noise with the least error at the last clip, for an adapter and for all weights."""
+    jobs = [
+        Job(f"hand-made {strength:g}, {_scale(lora)}", "noise", lora, seed, replace(settings, strength=strength))
+        for lora in (True, False)
+        for strength in STRENGTHS
+        for seed in seeds
+    ]
+    runs = carried_out(jobs, processes, "sweep")
+    print(f"\nhand-made noise by strength, {settings.steps} steps, seeds {_list(seeds)}\n")
+    print(table(runs))
+    best = {}
+    for lora in (True, False):
+        ends = {
+            strength: statistics.mean(
+                run.drift[-1].look for run in runs if (run.job.lora, run.job.settings.strength) == (lora, strength)
+            )
+            for strength in {run.job.settings.strength for run in runs if run.job.lora == lora}
+        }
+        best[lora] = min(ends, key=ends.__getitem__, default=settings.strength)
+        print(f"best of {_scale(lora)}: {best[lora]:g}")
+    return best
+
+
+def compare(
+    settings: Settings, best: dict[bool, float], seeds: Iterable[int], processes: int, pictures: Path | None
+) -> int:
+    """Print how far each way drifts, over `seeds`; returns how many aims were missed."""
+    jobs = []
+    for seed in seeds:
+        jobs += [Job("copy the last frame", seed=seed, copy=True), Job("base", seed=seed)]
+        for lora in (True, False):
+            noise = replace(settings, strength=best[lora])
+            jobs += [
+                Job(f"plain, {_scale(lora)}", "plain", lora, seed, settings),
+                Job(f"hand-made {best[lora]:g}, {_scale(lora)}", "noise", lora, seed, noise),
+                Job(f"recycled, {_scale(lora)}", "recycle", lora, seed, settings),
+            ]
+    runs = carried_out(jobs, processes, "drift")
+    print(f"\n{settings.steps} steps, seeds {_list(seeds)}, {SCENES} held-out scenes each: mean ± standard deviation\n")
+    print(table(runs))
+    print()
+    if pictures:
+        draw(runs, pictures)
+    return sum(aims(runs, seed, lora) for lora in (True, False) for seed in seeds)
+
+
+def aims(runs: list[Run], seed: int, lora: bool) -> int:
+    """Print what recycling reached in this seed; returns how many aims it missed."""
+    found = {run.job.method: run.drift for run in runs if (run.job.seed, run.job.lora) == (seed, lora)}
+    if not {"plain", "noise", "recycle"} <= found.keys():
+        print(f"{_scale(lora)}, seed {seed}: not measured to its end")
+        return 3
+    plain, noise, recycled = found["plain"], found["noise"], found["recycle"]
+    parts = (
+        (f"at clip {CLIPS} {recycled[-1].look / plain[-1].look:.2f} of plain's", recycled[-1].look, plain[-1].look / 2),
+        (f"{recycled[-1].look / noise[-1].look:.2f} of hand-made noise's", recycled[-1].look, noise[-1].look),
+        (f"at clip 1 {recycled[0].look / plain[0].look:.3f} of plain's", recycled[0].look, 1.02 * plain[0].look),
+    )
+    told = ", ".join(
+        f"{text} ({'met' if reached <= most else f'MISSED by {reached / most - 1:.0%}'})"
+        for text, reached, most in parts
+    )
+    print(f"{_scale(lora)}, seed {seed}: recycled has {told}")
+    return sum(reached > most for _, reached, most in parts)
+
+
+def ablation(settings: Settings, seeds: Iterable[int], processes: int) -> None:
+    jobs = [
+        Job(name, "recycle", False, seed, replace(settings, **changed))
+        for name, changed in ABLATED.items()
+        for seed in seeds
+    ]
+    runs = carried_out(jobs, processes, "ablation")
+    print(f"\nrecycling with one thing changed, all weights, {settings.steps} steps, seeds {_list(seeds)}\n")
+    print(table(runs))
+
+
+def carried_out(jobs: list[Job], processes: int, title: str) -> list[Run]:
+    """All of `jobs`, in their order; after Ctrl+C those that were done by then."""
+    runs = []
+    with get_context("spawn").Pool(processes, _quiet) as pool, contextlib.suppress(KeyboardInterrupt):
+        for run in tqdm(pool.imap(carry_out, jobs), title, len(jobs), unit="model"):
+            runs.append(run)
+            tqdm.write(
+                f"seed {run.job.seed}, {run.job.name}: {run.seconds:.0f} s, error at clip {CLIPS} "
+                f"{run.drift[-1].look:.4f}",
+                sys.stderr,
+            )
+    return runs
+
+
+def carry_out(job: Job) -> Run:
     torch.set_num_threads(1)
-    world = tiny.starts(SCENES, seed)
-    settings = replace(tiny.FINE_TUNING, steps=steps, seed=seed)
-    base = tiny.base()
-    drifts = {"copy the last frame": tiny.drift(tiny.copied(world, CLIPS[-1]), world)}
-    drifts["base"] = tiny.drift(tiny.play(base, world, CLIPS[-1], seed=seed), world)
-    for name, (method, lora) in WAYS.items():
-        began = time.monotonic()
-        model = tiny.fine_tuned(base, method, lora=lora, settings=settings)
-        drifts[name] = tiny.drift(tiny.play(model, world, CLIPS[-1], seed=seed), world)
-        print(
-            f"seed {seed}, {name}: {time.monotonic() - began:.0f} s, at clip 50 {drifts[name][-1].background:.4f}",
-            flush=True,
-        )
-    return {name: {clip: asdict(found[clip - 1]) for clip in CLIPS} for name, found in drifts.items()}
+    began, world, model = time.monotonic(), tiny.starts(SCENES, job.seed), tiny.base()
+    if job.method:
+        model = tiny.fine_tuned(model, job.method, lora=job.lora, settings=replace(job.settings, seed=job.seed))
+    played = list(tiny.copied(world, CLIPS) if job.copy else tiny.play(model, world, CLIPS, seed=job.seed))
+    frames = [played[clip - 1][0][0, :, -1] for clip in SHEET_CLIPS]
+    return Run(job, tiny.drift(iter(played), world), time.monotonic() - began, frames)
+
+
+def table(runs: list[Run]) -> str:
+    """One row per name and clip, one column per measure; mean ± standard deviation over seeds."""
+    lines = [f"{'':<28}{'clip':>5}" + "".join(f"{name:>15}" for name in NAMES)]
+    for name in dict.fromkeys(run.job.name for run in runs):
+        mine = [run.drift for run in runs if run.job.name == name]
+        for clip in SHOWN:
+            columns = zip(*(astuple(drift[clip - 1]) for drift in mine), strict=True)
+            lines.append(
+                f"{name if clip == SHOWN[0] else '':<28}{clip:>5}" + "".join(f"{spread(c):>15}" for c in columns)
+            )
+    return "\n".join(lines)
+
+
+def spread(values: tuple[float, ...]) -> str:
+    return f"{statistics.mean(values):.3f}" + (f"±{statistics.stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def draw(runs: list[Run], folder: Path) -> None:
+    """The mean curves of the error, and the first seed's frames."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = [run for run in runs if not run.job.copy]
+    curves = {
+        name: [
+            statistics.mean(clips)
+            for clips in zip(*([d.look for d in run.drift] for run in shown if run.job.name == name), strict=True)
+        ]
+        for name in dict.fromkeys(run.job.name for run in shown)
+    }
+    charts.png(curves, "error beside the nearest true frame (pixel range 2)", folder / "drift-look.png")
+    first = shown[0].job.seed
+    times = torch.tensor([tiny.GIVEN + clip * tiny.NEW - 1 for clip in SHEET_CLIPS])
+    truth = render(tiny.starts(SCENES, first)[:1], times)[0].unbind(1)
+    frames = {run.job.name: run.frames for run in shown if run.job.seed == first}
+    columns = [f"clip {clip}" for clip in SHEET_CLIPS]
+    charts.sheet({"truth": truth, **frames}, columns, folder / "drift-frames.png")
 
 
 def costs() -> int:
@@ -109,20 +264,29 @@ def costs() -> int:
 
 
 def replacing(capacity: int) -> float:
-    """Seconds a full cell of so many entries takes to replace its nearest."""
-    shape = (tiny.LATENT[0], tiny.FRAMES, *tiny.LATENT[1:])
+    """Seconds a full cell of so many entries of 3,840 numbers takes to replace its nearest."""
+    shape = (12, 5, 8, 8)
     bank = ErrorBank(grid(1)[:-1], shape, capacity=capacity, replacement="nearest")
     bank.add(torch.randn(capacity, *shape), torch.ones(capacity))
     found = []
-    for _ in range(15):
+    for _ in range(25):
         began = time.process_time()
         bank.add(torch.randn(1, *shape), torch.ones(1))
         found.append(time.process_time() - began)
     return statistics.median(found)
 
 
-def spread(values: list[float]) -> str:
-    return f"{statistics.mean(values):.4f}±{statistics.stdev(values) if len(values) > 1 else 0:.4f}"
+def _quiet() -> None:
+    """In a process of the pool: Ctrl+C is for the one that waits."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _scale(lora: bool) -> str:
+    return "LoRA" if lora else "all weights"
+
+
+def _list(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 if __name__ == "__main__":

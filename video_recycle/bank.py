@@ -78,6 +78,7 @@ class ErrorBank:
         # A cell's memory is taken when it gets its first entry; keys are kept apart, in full precision.
         self._cells: list[Tensor | None] = [None] * len(anchors)
         self._keys = torch.zeros(len(anchors), self.capacity)
+        self._squares = torch.zeros(len(anchors), self.capacity)
         self._chance = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
@@ -164,14 +165,18 @@ class ErrorBank:
             raise BankError("the saved bank is another one's: its cells lie elsewhere")
         try:
             counts, oldest = [int(n) for n in state["counts"]], [int(n) for n in state["oldest"]]
-            keys, cells = torch.zeros_like(self._keys), [self._loaded(entries) for entries in state["entries"]]
-            for cell, count in enumerate(counts):
+            keys, squares = torch.zeros_like(self._keys), torch.zeros_like(self._squares)
+            cells = [self._loaded(entries) for entries in state["entries"]]
+            for cell, (count, held) in enumerate(zip(counts, cells, strict=True)):
                 keys[cell, :count] = state["keys"][cell]
+                if held is not None:
+                    squares[cell, :count] = _squares(held[:count])
             chance = torch.Generator()
             chance.set_state(state["chance"])
         except (KeyError, TypeError, IndexError, RuntimeError) as error:
             raise BankError(f"the saved bank is damaged: {error}") from None
-        self._counts, self._oldest, self._keys, self._cells, self._chance = counts, oldest, keys, cells, chance
+        self._counts, self._oldest, self._keys, self._squares = counts, oldest, keys, squares
+        self._cells, self._chance = cells, chance
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all: a full disk or a power cut leaves the file that was there before."""
@@ -203,11 +208,11 @@ class ErrorBank:
             slot = self._oldest[cell]
             self._oldest[cell] = (slot + 1) % self.capacity
         else:
-            wide = entry.float()
-            parts = [held[at : at + COMPARED_AT_ONCE] for at in range(0, self.capacity, COMPARED_AT_ONCE)]
-            far = torch.cat([(part.float() - wide).square().flatten(1).sum(1) for part in parts])
-            slot = int(far.argmin())
-        held[slot], self._keys[cell, slot] = entry, key
+            # |a - b|² = |a|² - 2ab + |b|²: with |a|² kept, each entry is read once, for one product.
+            wide = entry.float().flatten()
+            products = torch.cat([part.flatten(1).float() @ wide for part in _parts(held)])
+            slot = int((self._squares[cell] - 2 * products).argmin())
+        held[slot], self._keys[cell, slot], self._squares[cell, slot] = entry, key, _squares(entry[None])
 
     def _take(self, places: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         entries, keys = torch.zeros(len(places), *self._stored), torch.zeros(len(places))
@@ -237,3 +242,12 @@ class ErrorBank:
         held = torch.empty(self.capacity, *self._stored, dtype=self.dtype)
         held[: len(entries)] = entries.to(self.dtype)
         return held
+
+
+def _squares(entries: Tensor) -> Tensor:
+    """|a|² of each of `entries`, `[N, ...]`: `[N]`, float32."""
+    return torch.cat([part.flatten(1).float().square().sum(1) for part in _parts(entries)])
+
+
+def _parts(entries: Tensor) -> list[Tensor]:
+    return [entries[at : at + COMPARED_AT_ONCE] for at in range(0, max(1, len(entries)), COMPARED_AT_ONCE)]

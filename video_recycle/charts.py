@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,21 +51,32 @@ def png(curves: Curves, title: str, path: Path, *, size: tuple[int, int] = (960,
     for clip in {0, *range(9, clips, 10)}:
         draw.text((place(clip, 0)[0], bottom + 8), str(clip + 1), INK, small, anchor="ma")
     draw.text(((left + right) / 2, height - 20), "clip", INK, small, anchor="ma")
-    at = float(left)
-    for (name, values), colour in zip(curves.items(), COLOURS, strict=False):
+    for values, colour in zip(curves.values(), COLOURS, strict=False):
         draw.line([place(clip, value) for clip, value in enumerate(values)], colour, 3, joint="curve")
-        draw.line((at, 52, at + 22, 52), colour, 4)
-        draw.text((at + 28, 52), name, INK, small, anchor="lm")
-        at += 50 + draw.textlength(name, small)
+    legend(draw, list(curves), left, right)
     image.save(path)
+
+
+def legend(draw: ImageDraw.ImageDraw, names: Sequence[str], left: float, right: float) -> None:
+    """Names beside their colours, below the title, on as many lines as they take between `left` and `right`."""
+    font, at, y = ImageFont.load_default(14), left, 44
+    for name, colour in zip(names, COLOURS, strict=False):
+        wide = 50 + draw.textlength(name, font)
+        if at + wide > right:
+            at, y = left, y + 19
+        draw.line((at, y, at + 22, y), colour, 4)
+        draw.text((at + 28, y), name, INK, font, anchor="lm")
+        at += wide
 
 
 def sheet(rows: Mapping[str, Sequence[Tensor]], columns: Sequence[str], path: Path, *, scale: int = 6) -> None:
     """A contact sheet: per row a name and as many frames, `[3, H, W]` in -1..1, as there are columns."""
     frame = next(iter(rows.values()))[0]
-    side, label, head, gap = frame.shape[-1] * scale, 150, 26, 4
+    font = ImageFont.load_default(14)
+    side, head, gap = frame.shape[-1] * scale, 26, 4
+    label = 20 + math.ceil(max(font.getlength(name) for name in rows))
     across, down = label + len(columns) * (side + gap), head + len(rows) * (side + gap)
-    image, font = Image.new("RGB", (across, down), PAPER), ImageFont.load_default(14)
+    image = Image.new("RGB", (across, down), PAPER)
     draw = ImageDraw.Draw(image)
     for column, title in enumerate(columns):
         draw.text((label + column * (side + gap) + side / 2, 4), title, INK, font, anchor="ma")

@@ -34,7 +34,7 @@ SHEET_CLIPS = (1, 5, 10, 20, 30, 40, 50)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pretrain", action="store_true", help="make the base weights again first (about 10 minutes)")
+    parser.add_argument("--pretrain", action="store_true", help="make the base weights again first (some 3 minutes)")
     parser.add_argument("--seed", type=int, default=0, help="of fine-tuning and of what is rolled out [0]")
     parser.add_argument("--steps", type=int, default=tiny.FINE_TUNING.steps, help=f"[{tiny.FINE_TUNING.steps}]")
     parser.add_argument("--clips", type=int, default=50, help="to roll out [50]")
@@ -63,14 +63,17 @@ def main(asked: argparse.Namespace) -> int:
     truth = [render(world[:1], time)[0, :, 0] for time in times]
     columns = [f"clip {clip}" for clip in SHEET_CLIPS if clip <= asked.clips]
     charts.sheet({"truth": truth, **frames}, columns, out / "drift-frames.png")
-    for field, title in (("background", "background error against the truth (pixel range 2)"), ("frechet", "Fréchet")):
+    for field, title in (
+        ("look", "error beside the nearest true frame (pixel range 2)"),
+        ("frechet", "Fréchet distance"),
+    ):
         curves = {name: [getattr(clip, field) for clip in clips] for name, clips in drifts.items()}
         charts.png(curves, title, out / f"drift-{field}.png")
-        if field == "background":
+        if field == "look":
             width = min(120, shutil.get_terminal_size((100, 24)).columns)
             print(charts.terminal(curves, title, width=width))
     print(table({"copy the last frame": copied, **drifts}, [clip for clip in (1, 10, 50) if clip <= asked.clips]))
-    print(f"\npictures: {out / 'drift-background.png'}, {out / 'drift-frechet.png'}, {out / 'drift-frames.png'}")
+    print(f"\npictures: {out / 'drift-look.png'}, {out / 'drift-frechet.png'}, {out / 'drift-frames.png'}")
     return 0
 
 
@@ -80,7 +83,8 @@ def models(settings: Settings) -> Iterator[tuple[str, TinyDiT]]:
     yield "base", base.eval()
     for name, (method, lora) in WAYS.items():
         with tqdm(total=settings.steps, desc=f"fine-tune {name}", leave=False) as bar:
-            yield name, tiny.fine_tuned(base, method, lora=lora, settings=settings, on_step=lambda _: bar.update())
+            model = tiny.fine_tuned(base, method, lora=lora, settings=settings, on_step=lambda _: bar.update())
+        yield name, model
 
 
 def pretrain(out: Path) -> None:
@@ -99,10 +103,10 @@ def pretrain(out: Path) -> None:
 
 def table(drifts: dict[str, list[Drift]], clips: list[int]) -> str:
     """One row per model and clip, one column per measure."""
-    head = f"{'':<24}{'clip':>5}" + "".join(f"{name:>12}" for name in NAMES)
+    head = f"{'':<24}{'clip':>5}" + "".join(f"{name:>10}" for name in NAMES)
     rows = [
         f"{name if clip == clips[0] else '':<24}{clip:>5}"
-        + "".join(f"{getattr(found[clip - 1], field):>12.3f}" for field in NAMES)
+        + "".join(f"{getattr(found[clip - 1], field):>10.3f}" for field in NAMES)
         for (name, found), clip in itertools.product(drifts.items(), clips)
     ]
     return "\n".join([head, *rows])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from video_recycle.world import ORBIT, Scenes, angle, background, off_orbit, render, scenes, with_disc
@@ -25,8 +26,11 @@ ANGLES = 96
 class Drift:
     """Means over scenes and a clip's frames."""
 
+    look: float
+    """Root mean square error, pixel range 2, of the whole frame beside the nearest one that its scene could show,
+    wherever the disc is there: the main error. Where the disc should be is told by `position`."""
     background: float
-    """Root mean square error, pixel range 2, where the disc never is: the look that has to be kept."""
+    """Root mean square error, pixel range 2, where the disc never is."""
     colour: float
     """Distance of a frame's mean colour from the true one."""
     contrast: float
@@ -61,13 +65,13 @@ class Features(nn.Module):
             nn.Conv2d(16, 32, 3, stride=2, padding=1),
             nn.GELU(),
             nn.Flatten(),
-            nn.Linear(32 * 16, 24),
+            nn.Linear(32 * 9, 24),
             nn.Tanh(),
         )
         self.answer = nn.Linear(24, 13)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """`[N, 3, 16, 16]` to `[N, 24]`."""
+        """`[N, 3, 12, 12]` to `[N, 24]`."""
         features: Tensor = self.body(pixels)
         return features
 
@@ -101,15 +105,16 @@ def frechet(one: Tensor, other: Tensor) -> float:
 
 
 def measure(made: Tensor, world: Scenes, times: Tensor, features: Features) -> Drift:
-    """What `made`, pixels `[B, 3, T, 16, 16]`, is beside the truth at `times`, `[T]`."""
+    """What `made`, pixels `[B, 3, T, 12, 12]`, is beside the truth at `times`, `[T]`."""
     truth = render(world, times)
     still = off_orbit()
     error = (made - truth)[..., still]
     seen, true = made[..., still], truth[..., still]
-    place, cosine = _find(made, world)
+    place, cosine, look = _find(made, world)
     found = cosine > FOUND
     away = 2 * ORBIT * ((place - angle(world, times)) / 2).sin().abs()
     return Drift(
+        look=float(look.mean()),
         background=float(error.square().mean((1, 3)).sqrt().mean()),
         colour=float((made - truth).mean((3, 4)).norm(dim=1).mean()),
         contrast=float((seen.std(3).mean(1) / true.std(3).mean(1)).mean()),
@@ -121,15 +126,17 @@ def measure(made: Tensor, world: Scenes, times: Tensor, features: Features) -> D
     )
 
 
-def _find(made: Tensor, world: Scenes) -> tuple[Tensor, Tensor]:
-    """The disc's angle on its orbit that fits best, and the cosine of the fit: `[B, T]` each."""
+def _find(made: Tensor, world: Scenes) -> tuple[Tensor, Tensor, Tensor]:
+    """The disc's angle in this scene's nearest frame, how well the disc fits, as a cosine, and how far the frame is, as
+    a root mean square: `[B, T]` each."""
     behind = background(world)
     tried = torch.linspace(0, 2 * torch.pi, ANGLES + 1)[:-1].expand(len(world), ANGLES)
     shapes = (with_disc(world, behind, tried) - behind[:, :, None]).transpose(1, 2).flatten(2)
     stands_out = (made - behind[:, :, None]).transpose(1, 2).flatten(2)
-    shapes, stands_out = (x / x.norm(dim=2, keepdim=True).clamp_min(1e-6) for x in (shapes, stands_out))
-    cosine, best = (stands_out @ shapes.transpose(1, 2)).max(2)
-    return tried.gather(1, best), cosine
+    away, best = torch.cdist(stands_out, shapes).min(2)
+    shape = shapes.gather(1, best[..., None].expand_as(stands_out))
+    cosine = F.cosine_similarity(stands_out, shape, dim=2)
+    return tried.gather(1, best), cosine, away / stands_out.shape[2] ** 0.5
 
 
 def _gradient(pixels: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from video_recycle.model import TinyDiT
 from video_recycle.recycle import Recycling
 from video_recycle.rollout import rollout
 from video_recycle.train import Batch, Draw, Method, Settings, Step, Trainer, load_weights, read_weights
-from video_recycle.world import TURN, Scenes, fold, render, scenes, unfold
+from video_recycle.world import TURN, Scenes, decode, encode, render, scenes
 
 FRAMES, GIVEN = 5, 1
 """Of a clip: all, and the motion frames it goes on from."""
@@ -30,24 +30,28 @@ NEW = FRAMES - GIVEN
 SAMPLING = 8
 """Steps."""
 LEVELS = grid(SAMPLING)
-BATCH = 32
+BATCH = 16
 ORBIT_FRAMES = round(2 * torch.pi / TURN)
 WEIGHTS = Path(__file__).parent / "weights" / "tiny.safetensors"
 HELD_OUT = 1_000_000
 """Seeds from here on are never trained on."""
 
 PRETRAINING = Settings(
-    method="plain", steps=3500, rate=3e-3, warmup=100, weighting="latent", validate_every=500, save_every=500
+    method="plain", steps=2200, rate=3e-3, warmup=100, weighting="latent", validate_every=500, save_every=500
 )
 FINE_TUNING = Settings(
-    steps=200,
+    steps=300,
     rate=1e-3,
     weighting="latent",
-    recycling=Recycling(noise=0.0, video=0.0, image=0.9, clean=0.3),
+    strength=0.3,
+    recycling=Recycling(noise=0.5, video=0.5, image=1.0, clean=0.15, clean_update=0.0),
     cells=50,
-    capacity=64,
+    capacity=2,
+    replacement="fifo",
     validate_every=100,
 )
+"""Few entries, each soon replaced by one of an input that had an error already: so recorded errors add up over steps as
+they do over clips, until the model takes them back."""
 RANK, LORA_RATE = 16, 3e-3
 """An adapter starts at nothing and takes a higher rate than all weights do."""
 
@@ -58,7 +62,7 @@ def clips(batch: int = BATCH) -> Draw:
     def draw(chance: torch.Generator) -> Batch:
         made = scenes(batch, chance)
         moment = torch.randint(ORBIT_FRAMES, (batch, 1), generator=chance)
-        return Batch(x0=fold(render(made, torch.arange(FRAMES))), reference=fold(render(made, moment)))
+        return Batch(x0=encode(render(made, torch.arange(FRAMES))), reference=encode(render(made, moment)))
 
     return draw
 
@@ -112,8 +116,8 @@ def starts(count: int, seed: int = 0) -> Scenes:
 
 
 def play(model: TinyDiT, world: Scenes, clips: int, *, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """Per clip its new frames, pixels `[B, 3, NEW, 16, 16]`, and their times `[NEW]`; from one image of each scene."""
-    image = fold(render(world, torch.zeros(1)))
+    """Per clip its new frames, pixels `[B, 3, NEW, 12, 12]`, and their times `[NEW]`; from one image of each scene."""
+    image = encode(render(world, torch.zeros(1)))
     made = rollout(
         model.eval(),
         image,
@@ -124,7 +128,7 @@ def play(model: TinyDiT, world: Scenes, clips: int, *, seed: int = 0) -> Iterato
         reference=image,
     )
     for clip, latents in enumerate(made):
-        yield unfold(latents), GIVEN + clip * NEW + torch.arange(NEW)
+        yield decode(latents), GIVEN + clip * NEW + torch.arange(NEW)
 
 
 def copied(world: Scenes, clips: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -4,7 +4,7 @@ Scenes differ in colours, pattern and phase; size, orbit, speed and direction ar
 all that follows: how the disc moves, and how everything has to go on looking. What a model keeps of the look for
 hundreds of frames, and whether the disc still goes round, is measured against the truth in `measure`.
 
-Pixels are `[B, 3, T, 16, 16]` in -1..1; latents, `[B, 12, T, 8, 8]`, are those folded two by two.
+Pixels are `[B, 3, T, 12, 12]` in -1..1; latents are those, scaled.
 """
 
 from __future__ import annotations
@@ -13,19 +13,17 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-SIZE = 16
-FOLD = 2
-LATENT = (3 * FOLD**2, SIZE // FOLD, SIZE // FOLD)
+SIZE = 12
+LATENT = (3, SIZE, SIZE)
 """Channels, height and width of a latent frame."""
 SCALE = 2.0
 """Latents are so many times the pixels, about unit variance."""
-ORBIT, RADIUS, EDGE = 5.0, 1.9, 0.7
+ORBIT, RADIUS, EDGE = 3.2, 1.5, 1.6
 """Pixels: from the middle to the disc's, the disc's radius, and the width its rim is softened over."""
-TURN = 2 * math.pi / 48
-"""Radians per frame: two thirds of a pixel."""
+TURN = 2 * math.pi / 64
+"""Radians per frame: a third of a pixel."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +55,14 @@ def scenes(count: int, chance: torch.Generator) -> Scenes:
     return Scenes(
         colours=tries[torch.arange(count), best],
         tilt=uniform(0, math.pi),
-        wavelength=uniform(9, 16),
+        wavelength=uniform(8, 13),
         offset=uniform(0, 2 * math.pi),
         phase=uniform(0, 2 * math.pi),
     )
 
 
 def background(made: Scenes) -> Tensor:
-    """Pixels without the disc, `[B, 3, 16, 16]`."""
+    """Pixels without the disc, `[B, 3, 12, 12]`."""
     y, x = _pixels()
     along = x * made.tilt.cos()[:, None, None] + y * made.tilt.sin()[:, None, None]
     wave = torch.sin(2 * math.pi * along / made.wavelength[:, None, None] + made.offset[:, None, None])
@@ -79,7 +77,7 @@ def angle(made: Scenes, times: Tensor) -> Tensor:
 
 
 def with_disc(made: Scenes, behind: Tensor, angles: Tensor) -> Tensor:
-    """`behind`, `[B, 3, 16, 16]`, with the disc at each of `angles`, `[B, N]`: pixels `[B, 3, N, 16, 16]`."""
+    """`behind`, `[B, 3, 12, 12]`, with the disc at each of `angles`, `[B, N]`: pixels `[B, 3, N, 12, 12]`."""
     y, x = _pixels()
     away = torch.hypot(x - ORBIT * angles.cos()[..., None, None], y - ORBIT * angles.sin()[..., None, None])
     cover = torch.sigmoid((RADIUS - away) / (EDGE / 4))[:, None]
@@ -92,23 +90,23 @@ def render(made: Scenes, times: Tensor) -> Tensor:
 
 
 def off_orbit() -> Tensor:
-    """The pixels the disc never touches, bool `[16, 16]`."""
+    """The pixels the disc never touches, bool `[12, 12]`."""
     y, x = _pixels()
     return (torch.hypot(x, y) - ORBIT).abs() > RADIUS + EDGE
 
 
-def fold(pixels: Tensor) -> Tensor:
-    """Latents of `pixels`, exactly invertible."""
-    return SCALE * F.pixel_unshuffle(pixels.transpose(1, 2), FOLD).transpose(1, 2)
+def encode(pixels: Tensor) -> Tensor:
+    """Latents of `pixels`."""
+    return SCALE * pixels
 
 
-def unfold(latents: Tensor) -> Tensor:
+def decode(latents: Tensor) -> Tensor:
     """Pixels of `latents`, cut off at -1 and 1 as a screen does."""
-    return F.pixel_shuffle(latents.transpose(1, 2) / SCALE, FOLD).transpose(1, 2).clamp(-1, 1)
+    return (latents / SCALE).clamp(-1, 1)
 
 
 def _pixels() -> tuple[Tensor, Tensor]:
-    """Each pixel's place from the middle, `[16, 16]` each."""
+    """Each pixel's place from the middle, `[12, 12]` each."""
     line = torch.arange(SIZE) - (SIZE - 1) / 2
     y, x = torch.meshgrid(line, line, indexing="ij")
     return y, x

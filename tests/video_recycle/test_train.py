@@ -49,7 +49,7 @@ def test_clips_of_another_size_than_the_banks_are_told_and_nothing_is_trained(tm
 
 
 def test_latents_that_are_not_finite_reach_neither_weights_nor_bank():
-    made = trainer(draw=lambda chance: Batch(x0=torch.full((2, *(12, 5, 8, 8)), float("nan"))), steps=99)
+    made = trainer(draw=lambda chance: Batch(x0=torch.full((2, 3, tiny.FRAMES, 12, 12), float("nan"))), steps=99)
     before = made.weights()
     with pytest.raises(TrainingError, match="not been finite"):
         list(made.run())
