@@ -24,6 +24,7 @@ from loop.commands import AnyCommand, Reply
 from loop.events import DraftDiff
 from loop.remote.client import Client, EngineGone, OtherVersion, Update
 from loop.remote.wire import Artifact, Recorded, Snapshot
+from loop.trials.output import OutputParser
 from tui import attention, look, settings, terminal, words
 from tui.actions import Given
 from tui.screens.cockpit import Cockpit
@@ -266,9 +267,9 @@ class LabtopApp(App[str]):
         if not view.steps:
             view.steps = steps_of(await self.fetch(runs, "metrics") or "")
         if not view.log:
-            for line in (await self.fetch(runs, "log") or "").splitlines():
-                if said := words.clean(line).rstrip():
-                    view.log.append(Line("output", said))
+            printed, _ = OutputParser().feed((await self.fetch(runs, "log") or "").encode(), final=True)
+            for line in printed:  # As in the stream: what tells of a step is for the curve.
+                view.log.append(Line("output", line))
         self._cockpit.touch(ALL)
 
     async def _meet_rival(self) -> None:

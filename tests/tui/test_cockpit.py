@@ -329,8 +329,10 @@ async def test_what_was_fetched_and_then_streamed_stands_there_once(cardboard, c
     cardboard.tell_study(None)
     steps = [step(1, at) for at in range(50)]
     cardboard.files[1, "metrics"] = "\n".join(msgspec.json.encode(each).decode() for each in steps)
+    cardboard.files[1, "log"] = "compiling\n\rstep 00048 (16.0%) | loss: 3.52\rstep 00049 (16.3%) | loss: 3.51"
     async with cardboard_cockpit() as (app, _):
         await until(lambda: len(app.view.steps) == 50, "the steps so far are fetched")
+        assert "| loss" not in await sees(app, "compiling")
         cardboard.tell(*steps[40:], step(1, 50))
         await until(lambda: app.view.step.step == 50, "the next one has come")
         assert [each.step for each in app.view.steps] == list(range(51))
