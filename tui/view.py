@@ -135,6 +135,11 @@ class View:
         return self.state.experiments[-1] if self.state.experiments else None
 
     @property
+    def draft(self) -> DraftDiff | None:
+        """What is there of the shown experiment's diff."""
+        return self.diff if self.diff is not None and self.shown and self.diff.number == self.shown.number else None
+
+    @property
     def tally(self) -> Tally:
         state = self.state
         if self._tally is None or self._tally[0] != state.seq:
