@@ -166,7 +166,9 @@ class LabtopApp(App[str]):
     @on(Cockpit.Detached)
     def action_detach(self) -> None:
         self._remember(**self._cockpit.arrangement())
-        self.exit(words.farewell(self.view.state, connected=self.view.connected))
+        said = words.farewell(self.view.state, connected=self.view.connected)
+        # What the terminal answers after the end would stand on the shell's line as if it had been typed.
+        asyncio.get_running_loop().call_later(self.view.link.owed(time.monotonic()), self.exit, said)
 
     @on(Given)
     def _given(self, given: Given) -> None:
@@ -233,6 +235,10 @@ class LabtopApp(App[str]):
         if self._settings.bell and time.monotonic() - self._rang >= BELL_EVERY:
             self._rang = time.monotonic()
             self.bell()
+
+    @on(events.CursorPosition)
+    def _answered(self) -> None:
+        self.view.link.answered(time.monotonic())
 
     @on(events.AppFocus)
     def _looked_at(self) -> None:

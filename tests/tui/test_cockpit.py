@@ -5,7 +5,7 @@ import time
 
 import msgspec
 import pytest
-from textual.events import Key
+from textual.events import CursorPosition, Key
 
 from loop.events import (
     AgentDelta,
@@ -22,6 +22,7 @@ from loop.events import (
     Step,
     Warned,
 )
+from tui import link
 from tui.panes.log import LogPane
 from tui.screens.cockpit import Cockpit
 
@@ -351,3 +352,35 @@ async def test_an_idle_cockpit_draws_nothing(cardboard, cardboard_cockpit, sees,
         await until(lambda: len(quiet) > 6, "six frames go by in which nothing is drawn")
         cardboard.tell(READING, LogLines(number=1, trial=1, lines=("awake",)))
         await sees(app, "awake")
+
+
+async def test_a_slow_line_is_told_and_drawn_for_half_as_often(cardboard, cardboard_cockpit, sees, until, monkeypatch):
+    monkeypatch.setattr(link, "EVERY", 0.0)
+    cardboard.tell_study(None)
+    async with cardboard_cockpit() as (app, _):
+        await sees(app, "0001")
+        asked, drawn = [], []
+        write, draw = app._driver.write, Cockpit._draw
+        monkeypatch.setattr(app._driver, "write", lambda text: asked.append(text) if "[6n" in text else write(text))
+        monkeypatch.setattr(Cockpit, "_draw", lambda *args: (drawn.append(app.screen._frame), draw(*args)))
+        for at in range(4):
+            cardboard.tell(step(1, at))
+            await until(lambda at=at: len(asked) == at + 1, "the terminal is asked, along with a frame")
+            assert ("slow line" in await sees(app, "0001")) == (at == 3)
+            if at < 3:
+                await asyncio.sleep(link.SLOW)
+                app.post_message(CursorPosition(0, 0))
+                await until(lambda: app.view.link.owed(time.monotonic()) == 0, "the answer is taken")
+        drawn.clear()
+        await until(lambda: len(drawn) == 3, "three frames are drawn")
+        assert drawn[2] - drawn[0] == 4
+
+
+def test_a_line_is_as_slow_as_its_quickest_answer_and_who_never_answers_is_asked_once():
+    line = link.Link()
+    for turn, took in enumerate((0.9, 0.4, 0.2, 0.1)):
+        at = 100.0 * turn
+        assert line.asks(at) and not line.asks(at + 99)
+        assert (0 < line.owed(at + 0.01) <= link.OWED_AT_MOST) == (turn > 0)
+        line.answered(at + took)
+        assert line.owed(at + took) == 0 and line.slow == (turn == 2)
