@@ -5,6 +5,7 @@ import time
 
 import msgspec
 import pytest
+from textual.drivers.headless_driver import HeadlessDriver
 from textual.events import CursorPosition, Key
 
 from loop.events import (
@@ -59,7 +60,7 @@ def step(number, at, *, trial=1):
 
 def telemetry(number):
     return [
-        AgentDelta(number=number, kind="thought", text="the curve still falls\n"),
+        AgentDelta(number=number, kind="thought", text="the curve still falls, and falls" + ", and falls" * 4 + "\n"),
         AgentDelta(number=number, kind="text", text="## Plan\n**raise** the `lr`, "),
         AgentDelta(number=number, kind="text", text="twice"),
         AgentDelta(number=number, kind="tool", text="edit train.py"),
@@ -86,6 +87,7 @@ async def test_all_that_is_known_is_on_the_screen(cardboard, cardboard_cockpit, 
             "1.23 M", "mfu 41 %", "compiling", "▼ follow", "44.0", "5:01", "incumbent 0003",
         ):  # fmt: skip
             assert words in screen, f"{words!r} is not in\n{screen}"
+        assert sum(line.startswith("│ │ ") for line in screen.splitlines()) == 2  # A thought that wraps is one still.
         rows = [line for line in screen.splitlines() if "│ 000" in line]
         assert [row.split()[1] for row in rows] == ["0005", "0004", "0003", "0002", "0001", "0000"]
         assert [next(w for w in row.split() if w in STATUS_WORDS) for row in rows] == [
@@ -355,22 +357,19 @@ async def test_an_idle_cockpit_draws_nothing(cardboard, cardboard_cockpit, sees,
 
 
 async def test_a_slow_line_is_told_and_drawn_for_half_as_often(cardboard, cardboard_cockpit, sees, until, monkeypatch):
+    asked, drawn, draw = [], [], Cockpit._draw
     monkeypatch.setattr(link, "EVERY", 0.0)
+    monkeypatch.setattr(HeadlessDriver, "write", lambda _, text: asked.extend([text] * (text == link.QUESTION)))
+    monkeypatch.setattr(Cockpit, "_draw", lambda screen: (drawn.append(screen._frame), draw(screen)))
     cardboard.tell_study(None)
     async with cardboard_cockpit() as (app, _):
-        await sees(app, "0001")
-        asked, drawn = [], []
-        write, draw = app._driver.write, Cockpit._draw
-        monkeypatch.setattr(app._driver, "write", lambda text: asked.append(text) if "[6n" in text else write(text))
-        monkeypatch.setattr(Cockpit, "_draw", lambda *args: (drawn.append(app.screen._frame), draw(*args)))
-        for at in range(4):
+        for at in range(link.LOOKED_AT):
+            assert "slow line" not in await sees(app, "0001")
             cardboard.tell(step(1, at))
-            await until(lambda at=at: len(asked) == at + 1, "the terminal is asked, along with a frame")
-            assert ("slow line" in await sees(app, "0001")) == (at == 3)
-            if at < 3:
-                await asyncio.sleep(link.SLOW)
-                app.post_message(CursorPosition(0, 0))
-                await until(lambda: app.view.link.owed(time.monotonic()) == 0, "the answer is taken")
+            await until(lambda at=at: asked[at:] == [link.QUESTION], "it is asked, along with a frame, and once")
+            await asyncio.sleep(link.SLOW)
+            app.post_message(CursorPosition(0, 0))
+        await sees(app, "slow line, ")
         drawn.clear()
         await until(lambda: len(drawn) == 3, "three frames are drawn")
         assert drawn[2] - drawn[0] == 4
