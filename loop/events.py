@@ -364,10 +364,15 @@ class AgentDelta(Telemetry, frozen=True):
 
 
 class DraftDiff(Telemetry, frozen=True):
-    """The proposal as a unified diff, as soon as it is known, before training starts."""
+    """The proposal as a unified diff, as soon as it is known, before training starts.
+
+    While the agent writes it, it comes again and again, with what the agent has said it is for.
+    """
 
     number: int
     diff: str
+    hypothesis: str = ""
+    expected_effect: str = ""
 
 
 class Step(Telemetry, frozen=True):

@@ -7,7 +7,7 @@ the seed's part, so that their difference is steadier than either of them; how m
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -27,6 +27,14 @@ class Noise(msgspec.Struct, frozen=True):
     def none(self) -> bool:
         """Measured, and there is none: the script gives the same value on any seed."""
         return self.paired_freedom > 0 and self.paired == 0
+
+    def between(self, own: Collection[int], other: Collection[int]) -> float:
+        """The standard error of the difference of two scripts' means over these seeds: those of both cancel out."""
+        rest = self.paired**2 / 2
+        from_seeds = max(0.0, self.sigma**2 - rest)
+        common = len(set(own) & set(other)) / (len(own) * len(other))
+        each = 1 / len(own) + 1 / len(other)
+        return math.sqrt(rest * each + from_seeds * (each - 2 * common))
 
     def limits(self, level: float = 0.9) -> tuple[float, float]:
         """Between which values `sigma` lies with probability `level`, by the chi-square of its freedom."""

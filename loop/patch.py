@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -61,6 +61,24 @@ def _replaced(text: str, edit: Edit) -> str:
     raise EditError(
         f"the search block is not in {edit.path}; the nearest text there is:\n{_nearest(text, edit.search)}"
     )
+
+
+def sketch(files: Mapping[str, str], edits: Sequence[Edit], *, growing: bool = False) -> dict[str, str]:
+    """The files once edits that an agent is still writing are applied, as far as those fit.
+
+    `growing`: of the last one's replacement only the beginning is there; what it has not come to stands as it was.
+    """
+    texts = dict(files)
+    for edit in edits:
+        text = texts.get(edit.path)
+        if text is None or (edit.search and text.count(edit.search) != 1):
+            continue
+        old, new = edit.search or text, edit.replace
+        if growing and edit is edits[-1]:
+            written = _LINE.findall(new[: new.rfind("\n") + 1])
+            new = "".join((*written, *_LINE.findall(old)[len(written) :]))
+        texts[edit.path] = text.replace(old, new)
+    return texts
 
 
 def _occurrences(text: str, block: str) -> Iterable[int]:

@@ -13,14 +13,14 @@ from msgspec.structs import replace
 
 from loop import caps, guard
 from loop import events as ev
-from loop.agents import Agent, AgentEvent, Failed, Proposal, Status, Text, Thought, ToolUse, Used
+from loop.agents import Agent, AgentEvent, Draft, Failed, Proposal, Status, Text, Thought, ToolUse, Used
 from loop.archive import Archive
 from loop.cautions import cautions
 from loop.constants import constant_changes
 from loop.desk import Desk
 from loop.events import AgentDelta, AnyEvent, AnyTelemetry, Change
 from loop.failures import patch_mark
-from loop.patch import count_lines, unified_diff
+from loop.patch import count_lines, sketch, unified_diff
 from loop.state import Experiment, StudyState, Usage
 from loop.study import Study, save
 from loop.trials.output import clean
@@ -121,6 +121,7 @@ class Proposer:
     async def _ask(self, number: int, base: str, crashed: Experiment | None) -> Proposal | Failed:
         """One turn of the agent, its words told and kept as they come, and what it came to journalled."""
         baseline, files = self._state.baseline, await self.files(base)
+        against = files if crashed is None else await self.files(crashed.base)
         assert baseline is not None and baseline.commit is not None
         desk = Desk(
             self._study,
@@ -152,6 +153,9 @@ class Proposer:
                             case Proposal() | Failed():
                                 outcome = event
                                 break
+                            case Draft():
+                                await self._tell(number, against, files, event)
+                                continue
                             case Used():
                                 used = _with(used, event)
                                 if self.cap_reached(used) is None:
@@ -173,6 +177,13 @@ class Proposer:
                     told = replace(used, mends=outcome.mends, usable=usable, seconds=time.monotonic() - began)
                     await self._record(told)
         return outcome
+
+    async def _tell(self, number: int, old: Mapping[str, str], files: Mapping[str, str], draft: Draft) -> None:
+        """Show what the agent has written of a proposal so far."""
+        new = sketch(files, draft.edits, growing=draft.growing)
+        diff = await asyncio.to_thread(unified_diff, old, new)
+        said = {"hypothesis": clean(draft.hypothesis), "expected_effect": clean(draft.expected_effect)}
+        self._publish(ev.DraftDiff(number=number, diff=diff, **said))
 
     def cap_reached(self, used: ev.AgentUsed) -> str | None:
         """The cap of the study that is reached once `used` is counted, in words."""
@@ -197,7 +208,7 @@ class Proposer:
         mark = self._guard(number, files, changed)
         diff = unified_diff(files, changed)
         await asyncio.to_thread(save, self._study.diff(number), diff)
-        self._publish(ev.DraftDiff(number=number, diff=diff))
+        self._publish(ev.DraftDiff(number=number, diff=diff, hypothesis=hypothesis, expected_effect=effect))
         who = self._agent.name if by == "agent" else f"{self._agent.name}, amended by a person"
         message = f"{number:04d}: {hypothesis}\n\nExpected: {effect}\nAgent: {who}\nSpec: {self._state.spec}\n"
         parent, texts = base, changed

@@ -300,6 +300,15 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
             return None
         return self.better_by(self.best.value, self.baseline.value)
 
+    @property
+    def gain_error(self) -> float | None:
+        """The standard error of the gain, as far as the study's noise is known."""
+        best, baseline, noise = self.best, self.baseline, self.noise
+        if best is None or baseline is None or best is baseline or not noise.freedom:
+            return None
+        own, other = best.values, baseline.values
+        return noise.between(own, other) if own and other else None
+
     def better_by(self, value: float, than: float) -> float:
         """How much better `value` is, in the metric's unit; negative where it is worse."""
         return than - value if self.direction == "minimize" else value - than

@@ -24,6 +24,7 @@ from loop.commands import AnyCommand, Reply
 from loop.events import DraftDiff
 from loop.remote.client import Client, EngineGone, OtherVersion, Update
 from loop.remote.wire import Artifact, Recorded, Snapshot
+from loop.trials.output import OutputParser
 from tui import attention, look, settings, terminal, words
 from tui.actions import Given
 from tui.screens.cockpit import Cockpit
@@ -165,7 +166,9 @@ class LabtopApp(App[str]):
     @on(Cockpit.Detached)
     def action_detach(self) -> None:
         self._remember(**self._cockpit.arrangement())
-        self.exit(words.farewell(self.view.state, connected=self.view.connected))
+        said = words.farewell(self.view.state, connected=self.view.connected)
+        # What the terminal answers after the end would stand on the shell's line as if it had been typed.
+        asyncio.get_running_loop().call_later(self.view.link.owed(time.monotonic()), self.exit, said)
 
     @on(Given)
     def _given(self, given: Given) -> None:
@@ -233,6 +236,10 @@ class LabtopApp(App[str]):
             self._rang = time.monotonic()
             self.bell()
 
+    @on(events.CursorPosition)
+    def _answered(self) -> None:
+        self.view.link.answered(time.monotonic())
+
     @on(events.AppFocus)
     def _looked_at(self) -> None:
         if self._driver is not None:
@@ -266,9 +273,9 @@ class LabtopApp(App[str]):
         if not view.steps:
             view.steps = steps_of(await self.fetch(runs, "metrics") or "")
         if not view.log:
-            for line in (await self.fetch(runs, "log") or "").splitlines():
-                if said := words.clean(line).rstrip():
-                    view.log.append(Line("output", said))
+            printed, _ = OutputParser().feed((await self.fetch(runs, "log") or "").encode(), final=True)
+            for line in printed:  # As in the stream: what tells of a step is for the curve.
+                view.log.append(Line("output", line))
         self._cockpit.touch(ALL)
 
     async def _meet_rival(self) -> None:

@@ -131,7 +131,7 @@ def parser() -> argparse.ArgumentParser:
             "--ascii", action="store_true", default=argparse.SUPPRESS, help="draw the cockpit with ASCII alone"
         )
     serve = add("serve", _serve, "the cockpit in a browser on this machine", "labtop serve --port 8000")
-    serve.add_argument("--port", type=_count, default=8000, metavar="N", help="where [8000]; to 127.0.0.1 alone")
+    serve.add_argument("--port", type=_port, default=8000, metavar="N", help="where [8000]; to 127.0.0.1 alone")
     status = add("status", _status, "how the study stands", "labtop status --json | jq .best.value")
     status.add_argument("--json", action="store_true", help="the whole state, for programs")
 
@@ -238,6 +238,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"a port is wanted, a number up to 65535, not {text!r}")
+    return int(text)
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -286,7 +292,7 @@ def _run(asked: argparse.Namespace) -> int:
     root = find_root(asked.folder.resolve())
     tag = _tag(root, asked)
     socket = socket_path(root, tag)
-    headless = asked.headless or not (sys.stdin.isatty() and sys.stdout.isatty())
+    headless = asked.headless or not _has_screen()
     options = ("experiments", "agent", "budget", "device")
     given = [f"--{name}" for name in options if getattr(asked, name) is not None]
     if answers(socket):
@@ -312,8 +318,13 @@ def _run(asked: argparse.Namespace) -> int:
 
 def _attach(asked: argparse.Namespace) -> int:
     root, tag = _running(asked)
-    plain = getattr(asked, "plain", False) or not (sys.stdin.isatty() and sys.stdout.isatty())
+    plain = getattr(asked, "plain", False) or not _has_screen()
     return _watch(root, tag, headless=plain, guest=True, ascii_only=asked.ascii)
+
+
+def _has_screen() -> bool:
+    """Whether the cockpit can be drawn: on a terminal, or on what Textual is told to take for one, as in a browser."""
+    return "TEXTUAL_DRIVER" in os.environ or (sys.stdin.isatty() and sys.stdout.isatty())
 
 
 def _watch(root: Path, tag: str, *, headless: bool, guest: bool, ascii_only: bool) -> int:
@@ -383,13 +394,19 @@ def _break(asked: argparse.Namespace) -> int:
 def _serve(asked: argparse.Namespace) -> int:
     root, tag = _running(asked)
     try:
-        from textual_serve.server import Server
+        from tui.browser import Browser
     except ImportError:
         raise Quit(WRONG, "`labtop serve` needs textual-serve: pip install 'labtop[serve]'") from None
     command = shlex.join([sys.executable, "-m", "tui.cli", "-C", str(root), "attach", "--tag", tag])
-    print(f"the cockpit of {tag}: http://127.0.0.1:{asked.port} (ctrl+c ends this, not the engine)")
-    print(f"from another machine, since it asks nobody for a password: ssh -L {asked.port}:127.0.0.1:{asked.port} …")
-    Server(command, host="127.0.0.1", port=asked.port, title=f"labtop {tag}").serve()
+    try:
+        browser = Browser(command, port=asked.port, title=f"labtop {tag}")
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise Quit(WRONG, f"port {asked.port} cannot be had: {why}; name another with --port") from None
+    print(f"the cockpit of {tag}: {browser.address} (ctrl+c ends this, not the engine)")
+    tunnel = f"ssh -L {browser.port}:127.0.0.1:{browser.port} …"
+    print(f"whoever has this address steers the study; from another machine first: {tunnel}", flush=True)
+    browser.run()
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -175,27 +175,30 @@ def _code(line: DiffLine, sign: str, ground: str, sign_style: str, mark: str, *,
 
 def coloured_code(line: str) -> Text:
     """A line of Python in the colours of the theme."""
-    # Loaded when the first line of a diff is drawn, after the first sight of a study.
-    from pygments.token import Comment, Keyword, Name, Number, String
-
     styles = {
-        Comment: f"italic {look.FAINT}",
-        Keyword: look.VIOLET,
-        Name.Function: look.BLUE,
-        Name.Class: look.BLUE,
-        Number: look.AMBER,
-        String: look.GREEN,
+        "Token.Comment": f"italic {look.FAINT}",
+        "Token.Keyword": look.VIOLET,
+        "Token.Name.Function": look.BLUE,
+        "Token.Name.Class": look.BLUE,
+        "Token.Literal.Number": look.AMBER,
+        "Token.Literal.String": look.GREEN,
     }
     text = Text()
-    for kind, piece in _lexer().get_tokens(line):
-        while kind is not None and kind not in styles:
-            kind = kind.parent
-        text.append(piece.rstrip("\n"), look.INK if kind is None else styles[kind])
+    for kinds, piece in _pieces(line):
+        text.append(piece, next((styles[kind] for kind in kinds if kind in styles), look.INK))
     return text
+
+
+@lru_cache(maxsize=2048)
+def _pieces(line: str) -> tuple[tuple[tuple[str, ...], str], ...]:
+    """A line of Python in pieces, each with its kinds, the narrowest first. Kept: a diff that grows comes anew."""
+    tokens = _lexer().get_tokens(line)
+    return tuple((tuple(map(str, reversed(kind.split()))), piece.rstrip("\n")) for kind, piece in tokens)
 
 
 @cache
 def _lexer() -> Lexer:
+    # Loaded when the first line of a diff is drawn, after the first sight of a study.
     from pygments.lexers.python import PythonLexer
 
     return PythonLexer(stripnl=False, ensurenl=False)

@@ -172,7 +172,7 @@ def _standing(state: StudyState) -> list[tuple[str, str]]:
     if state.best is not None:
         rows.append(("best", f"{words.value(state.best.value)} {_title(state.best)}"))
     if (gained := words.gain(state)) is not None:
-        error = words.gain_error(state)
+        error = state.gain_error
         rows.append(("gain", gained + (f", ± {words.spread(error)}" if error else "")))
     if (luck := words.noise(state)) is not None:
         rows.append(("noise", luck))

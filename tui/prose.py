@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from tui import look, words
@@ -54,6 +54,17 @@ def blocks(lines: Sequence[Line]) -> list[list[Line]]:
     return parted
 
 
+class Thought:
+    """Foreign words behind a thin line, however often they wrap."""
+
+    def __init__(self, said: str) -> None:
+        self.markup = said
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in Text(self.markup, f"italic {look.FAINT}").wrap(console, max(1, options.max_width - 2)):
+            yield Text.assemble(("│ ", look.LINE), line)
+
+
 def drawn(block: Sequence[Line], *, folded: bool = True) -> list[RenderableType]:
     """One block, ready to be drawn."""
     first = block[0]
@@ -70,7 +81,7 @@ def drawn(block: Sequence[Line], *, folded: bool = True) -> list[RenderableType]
             return [Text(words.clean(first.text), f"italic {look.FAINT}")]
         case "thought":
             said = words.clean(first.text)
-            return [Text.assemble(("│ ", look.LINE), (said, f"italic {look.FAINT}")) if said.strip() else Text()]
+            return [Thought(said) if said.strip() else Text()]
         case _:
             # Rich's Markdown takes as long to load as a third of all the rest, and a study may show none for minutes.
             from tui.speech import Speech

@@ -26,6 +26,7 @@ from loop.remote.wire import Recorded, Snapshot
 from loop.state import Experiment, StudyState
 from tui import curves, words
 from tui.curves import Gap
+from tui.link import Link
 
 Topic = Literal["state", "words", "diff", "steps", "log", "machine"]
 """What an update touches; a pane names the topics that it shows."""
@@ -117,6 +118,7 @@ class View:
         self.connected = False
         self.missing = ""
         """Why no engine answers, while none does."""
+        self.link = Link()
         self.words = Tail(WORDS_KEPT)
         self.log = Tail(LINES_KEPT)
         self.diff: DraftDiff | None = None
@@ -133,6 +135,11 @@ class View:
     def shown(self) -> Experiment | None:
         """The experiment that the panes are about: the one under way, or the latest."""
         return self.state.experiments[-1] if self.state.experiments else None
+
+    @property
+    def draft(self) -> DraftDiff | None:
+        """What is there of the shown experiment's diff."""
+        return self.diff if self.diff is not None and self.shown and self.diff.number == self.shown.number else None
 
     @property
     def tally(self) -> Tally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -127,20 +126,6 @@ def gain(state: StudyState) -> str | None:
         return None
     share = 100 * state.gain / abs(state.baseline.value)
     return f"{state.gain:.4f} {unit(state.metric)} ({share:.2f} %)"
-
-
-def gain_error(state: StudyState) -> float | None:
-    """The standard error of the gain, by the model of `loop.noise`: a seed that both have run cancels out."""
-    best, baseline, noise = state.best, state.baseline, state.noise
-    if best is None or baseline is None or best is baseline or not noise.freedom:
-        return None
-    own, its = set(best.values), set(baseline.values)
-    if not own or not its:
-        return None
-    rest = noise.paired**2 / 2
-    from_seeds = max(0.0, noise.sigma**2 - rest)
-    each, common = 1 / len(own) + 1 / len(its), len(own & its) / (len(own) * len(its))
-    return math.sqrt(rest * each + from_seeds * (each - 2 * common))
 
 
 def noise(state: StudyState) -> str | None:
@@ -331,10 +316,6 @@ def happened(record: Record) -> str | None:
             said = f"{name(event.number)} trial {event.trial} {event.outcome}: {event.reason}"
         case ev.Audited():
             said = f"{name(event.number)} {audited(event)}"
-        case ev.Rebased():
-            said = (
-                f"{name(event.number)}, the incumbent, counts from its trial {event.trial} on: the machine has changed"
-            )
         case ev.Decided():
             said = f"{name(event.number)} {event.verdict}: {event.reason}"
         case ev.Undone():

@@ -49,6 +49,15 @@ class Used(msgspec.Struct, frozen=True, kw_only=True):
     cost: float | None = None
 
 
+class Draft(msgspec.Struct, frozen=True):
+    """A proposal as far as it is written. `growing`: its last edit is not whole."""
+
+    hypothesis: str = ""
+    expected_effect: str = ""
+    edits: tuple[Edit, ...] = ()
+    growing: bool = False
+
+
 class Proposal(msgspec.Struct, frozen=True):
     """A hypothesis, what it should do to the metric, and the edits that test it. Ends a turn.
 
@@ -74,7 +83,7 @@ class Failed(msgspec.Struct, frozen=True):
     mends: int = 0
 
 
-AgentEvent = Thought | Text | ToolUse | Status | Used | Proposal | Failed
+AgentEvent = Thought | Text | ToolUse | Status | Used | Draft | Proposal | Failed
 
 
 class Known(ValueError):

@@ -28,7 +28,20 @@ import msgspec
 from acp import schema
 from msgspec.structs import replace
 
-from loop.agents import AgentEvent, Desk, Failed, Known, Proposal, Status, Text, Thought, ToolUse, Unavailable, Used
+from loop.agents import (
+    AgentEvent,
+    Desk,
+    Draft,
+    Failed,
+    Known,
+    Proposal,
+    Status,
+    Text,
+    Thought,
+    ToolUse,
+    Unavailable,
+    Used,
+)
 from loop.agents.prompt import RULES
 from loop.agents.reply import LONGEST_WORDS, Masking, excerpt, masked, priced, safe
 from loop.agents.worktree import Worktree
@@ -375,10 +388,11 @@ class _Session:
                 self.speech += text
                 self._word(Text, text)
             case schema.ToolCallStart() | schema.ToolCallProgress():
-                for line in self._calls.setdefault(update.tool_call_id, _Call(self._secrets)).more(
-                    update, self._worktree.folder
-                ):
+                call = self._calls.setdefault(update.tool_call_id, _Call(self._secrets))
+                for line in call.more(update, self._worktree.folder):
                     self._did(line)
+                if call.edits:
+                    self._tell(Draft(edits=tuple(edit for call in self._calls.values() for edit in call.edits)))
             case schema.AgentPlanUpdate(entries=entries):
                 marks = {"completed": "x", "in_progress": "…"}
                 steps = [
@@ -479,6 +493,7 @@ class _Call:
     def __init__(self, secrets: Sequence[str]) -> None:
         self.title, self.kind = "", ""
         self.paths: list[str] = []
+        self.edits: list[Edit] = []
         self._secrets = secrets
         self._shown: set[str] = set()
 
@@ -500,6 +515,7 @@ class _Call:
                 diff = unified_diff({name: old}, {name: new})
                 if diff not in self._shown:
                     self._shown.add(diff)
+                    self.edits.append(Edit(name, content.old_text or "", content.new_text))
                     lines.append("".join(diff.splitlines(keepends=True)[:DIFF_LINES]))
         self.paths += [path for path in found if path not in self.paths]
         return [line for line in lines if line]

@@ -56,6 +56,9 @@ FOR_A_PERSON = 900.0
 FOR_THE_SERVER = 60.0
 """Seconds until asking again may help, where a person has to act and where a server has to recover."""
 
+DRAFT_EVERY = 0.5
+"""Seconds between two looks at what is written of a proposal, which goes through all of it."""
+
 FOR_THE_USAGE = 5.0
 """Seconds that a server may take, once it has said everything, to tell what that came to."""
 
@@ -240,7 +243,7 @@ class OpenAIAgent:
     ) -> AsyncGenerator[AgentEvent | Reply, None]:
         """One request; its reply comes last. Only a reply that says it is finished is one: a cut stream just ends."""
         clock, asking, reply = asyncio.get_running_loop(), self._asking, Reply(self._key)
-        until = clock.time() + asking.first_word
+        until, draws = clock.time() + asking.first_word, clock.time()
         protocol = MODULES[self._protocol]
 
         async def within(step: Awaitable[T]) -> T:
@@ -270,6 +273,10 @@ class OpenAIAgent:
                         yield event
                     if reply.size > LONGEST_REPLY:
                         raise Trouble(f"{self._model} answered with more than {LONGEST_REPLY} characters", again=False)
+                    if reply.calls and clock.time() >= draws:
+                        draws = clock.time() + DRAFT_EVERY
+                        if draft := reply.draft:
+                            yield draft
                     if reply.size > size:
                         # Only words count: keep-alives and empty deltas would let a stalled server pass for ever.
                         until = clock.time() + asking.silence

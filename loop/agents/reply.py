@@ -10,10 +10,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jiter
 import msgspec
 from msgspec.structs import replace
 
-from loop.agents import AgentEvent, Failed, Proposal, Text, Thought, ToolUse, Used
+from loop.agents import AgentEvent, Draft, Failed, Proposal, Text, Thought, ToolUse, Used
 from loop.agents.prompt import PROPOSE, TOOLS
 from loop.briefing import shorten
 from loop.patch import Edit
@@ -149,6 +150,17 @@ class Reply:
         return blocks[-1:] or ([said] if said.lstrip().startswith("{") else [])
 
     @property
+    def draft(self) -> Draft | None:
+        """What the call of `propose` holds so far; None while nothing of it can be told."""
+        written = next((call.arguments for call in self.calls.values() if call.name in ("", PROPOSE)), "")
+        raw = written.encode("utf-8", "replace")
+        try:
+            whole, so_far = (_drafted(jiter.from_json(raw, partial_mode=mode)) for mode in ("on", "trailing-strings"))
+        except ValueError:
+            return None
+        return replace(so_far, growing=len(so_far.edits) > len(whole.edits))
+
+    @property
     def transcript(self) -> str:
         """The reply in words, for the model to look back at."""
         calls = [f"```json\n{call.arguments}\n```" for call in self.calls.values()]
@@ -225,6 +237,13 @@ class _Wanted(msgspec.Struct):
     edits: tuple[Edit, ...]
 
 
+def _drafted(arguments: Any) -> Draft:
+    """Of arguments that are cut short, all but the edits of which something is missing. Raises: ValueError."""
+    edits = arguments.get("edits", ()) if isinstance(arguments, dict) else ()
+    told = [edit for edit in edits if isinstance(edit, dict) and edit.keys() >= {"path", "search", "replace"}]
+    return msgspec.convert({**arguments, "edits": told} if edits else arguments, Draft)
+
+
 def read(reply: Reply) -> Proposal:
     """The reply's proposal, its edits untried. Raises: ValueError, in words for the model."""
     if reply.refused:
@@ -272,9 +291,12 @@ def safe(event: AgentEvent, *secrets: str) -> AgentEvent:
         return masked(text, *secrets).encode("utf-8", "replace").decode()
 
     match event:
-        case Proposal(hypothesis, effect, edits):
+        case Draft(hypothesis, effect, edits) | Proposal(hypothesis, effect, edits):
             edits = tuple(Edit(tidy(edit.path), tidy(edit.search), tidy(edit.replace)) for edit in edits)
-            return replace(event, hypothesis=tidy(hypothesis), expected_effect=tidy(effect), edits=edits)
+            hypothesis, effect = tidy(hypothesis), tidy(effect)
+            if isinstance(event, Draft):  # It may go on with the rest of a key.
+                hypothesis, effect = (text[: len(text) - _begun(text, secrets)] for text in (hypothesis, effect))
+            return replace(event, hypothesis=hypothesis, expected_effect=effect, edits=edits)
         case Failed(reason):
             return replace(event, reason=tidy(reason))
         case Used():

@@ -24,6 +24,12 @@ def test_seeds_of_one_script_tell_how_much_a_trial_differs():
     assert (noise.paired, noise.paired_freedom) == (pytest.approx(math.sqrt(2) * noise.sigma), 4)
 
 
+def test_a_difference_over_the_same_seeds_is_surer_than_one_over_others():
+    noise = Noise(sigma=0.004, freedom=3, paired=0.002, paired_freedom=3)
+    assert noise.between([1, 2], [2, 1]) == pytest.approx(0.002 / 2**0.5)
+    assert noise.between([1, 2], [3, 4]) == pytest.approx(0.004)
+
+
 @pytest.mark.parametrize("replicates", [[], [[]], [[1.5]], [[1.5], [1.2]]])
 def test_no_repetition_tells_nothing(replicates):
     assert estimate(replicates) == Noise()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loop.patch import Edit, EditError, apply_edits, count_lines, unified_diff
+from loop.patch import Edit, EditError, apply_edits, count_lines, sketch, unified_diff
 
 FILES = {"train.py": "a = 1\nb = 2\nc = 1\n", "other.py": "é = 'ü'\r\nx = 3"}
 
@@ -22,6 +22,20 @@ def test_unicode_and_line_ends_stay():
 
 def test_an_empty_search_replaces_the_file():
     assert apply_edits(FILES, [Edit("train.py", "", "new\n")]) == {"train.py": "new\n"}
+
+
+@pytest.mark.parametrize(
+    ("edits", "growing", "text"),
+    [
+        ([Edit("train.py", "b = 2", "b = 3")], False, "a = 1\nb = 3\nc = 1\n"),
+        ([Edit("train.py", "b = 2\nc = 1\n", "b = 3\nx")], True, "a = 1\nb = 3\nc = 1\n"),
+        ([Edit("train.py", "b = 2\n", "b = 3\nx = 1\ny")], True, "a = 1\nb = 3\nx = 1\nc = 1\n"),
+        ([Edit("train.py", "", "a = 9\n")], True, "a = 9\nb = 2\nc = 1\n"),
+        ([Edit("train.py", " = 1", " = 9"), Edit("gone.py", "a", "b"), Edit("train.py", "zz", "")], False, None),
+    ],
+)
+def test_a_sketch_has_what_is_written_so_far_and_passes_over_what_does_not_fit(edits, growing, text):
+    assert sketch(FILES, edits, growing=growing) == {**FILES, "train.py": text or FILES["train.py"]}
 
 
 @pytest.mark.parametrize(

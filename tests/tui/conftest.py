@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
 import struct
 import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -15,9 +19,12 @@ import pytest
 from textual.pilot import Pilot
 
 from loop import events as ev
+from loop import journal
 from loop.events import Record
 from loop.remote import wire
 from loop.state import fold
+from loop.study import answers, journal_path, socket_path, tags
+from tui import plain
 from tui.app import LabtopApp
 
 SIZE = (120, 40)
@@ -80,18 +87,77 @@ def _opener(socket: Path, root: Path) -> Open:
 
 
 @pytest.fixture
-def edit_trainer(lab) -> Callable[[str, str], None]:
-    """Changes the stand-in trainer of `lab`, and commits it."""
+def edit_trainer(repository: Path) -> Callable[[str, str], None]:
+    """Changes the stand-in trainer, and commits it."""
 
     def edit(old: str, new: str) -> None:
-        path = lab.root / "train.py"
+        path = repository / "train.py"
         text = path.read_text()
         assert old in text
         path.write_text(text.replace(old, new))
         git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost"]
-        subprocess.run([*git, "commit", "-qam", "edited"], cwd=lab.root, check=True)
+        subprocess.run([*git, "commit", "-qam", "edited"], cwd=repository, check=True)
 
     return edit
+
+
+@pytest.fixture
+def slow(edit_trainer) -> None:
+    """The stand-in trains for minutes, but for the baseline's sake not at once."""
+    edit_trainer("STEPS = 5", "STEPS = 3000")
+    unchanged = "LEARNING_RATE == 0.02 and DEPTH == 4 and WIDTH == 64"
+    edit_trainer("SECONDS = 0.0", f"SECONDS = 0.0 if {unchanged} else 300.0")
+
+
+class Shell:
+    """Types `labtop …` in a repository."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tui.cli", *words],
+            cwd=self.root, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE,
+        )  # fmt: skip
+
+    def begin(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tui.cli", *words],
+            cwd=self.root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def state(self) -> dict:
+        """The latest study as `labtop status --json` tells it, read here: a process for each look takes a second."""
+        for tag in tags(self.root):
+            state, alive = fold(journal.read(journal_path(self.root, tag))), answers(socket_path(self.root, tag))
+            return json.loads(plain.as_json(state, alive=alive))
+        return {}
+
+    def until(self, condition: Callable[[dict], object], what: str) -> dict:
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            state = self.state()
+            if state and condition(state):
+                return state
+            time.sleep(0.05)
+        pytest.fail(f"{what} did not come true; the state is {state}")
+
+    def training(self) -> dict:
+        return self.until(lambda s: (s["current"] or {}).get("stage") == "training" and s["best"], "a proposal trains")
+
+
+@pytest.fixture
+def labtop(repository: Path) -> Iterator[Shell]:
+    shell = Shell(repository)
+    yield shell
+    for tag in tags(repository):
+        if answers(socket_path(repository, tag)):
+            shell("stop", "--now", "--tag", tag)
+    for lock in repository.glob(".labtop/*/journal.lock"):
+        pid = lock.read_text().strip()
+        if pid and Path(f"/proc/{pid}/cmdline").exists() and b"daemon" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(int(pid), signal.SIGKILL)
 
 
 @pytest.fixture

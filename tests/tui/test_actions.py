@@ -122,9 +122,13 @@ async def test_the_table_is_sorted_filtered_and_followed(cardboard, cardboard_co
         await sees(app, "2 of 7")
         await pilot.press("escape")
         await until(lambda: len(pane.target.rows) == 7, "escape ends the filter")
+        assert pane.pointed == 1
         await pilot.click("Table", offset=(1, 0))
         await pilot.press("home")
         await sees(app, "▼ follow")
+        await pilot.press("slash", *"crash", "escape")
+        cardboard.tell(ProposalStarted(number=7, base="b", agent="llm", spec=1))
+        await until(lambda: pane.pointed == 7, "the newest is followed as before the filter")
 
 
 async def test_the_log_is_searched_and_the_diff_gone_through(samples, cardboard, cardboard_cockpit, sees, until):

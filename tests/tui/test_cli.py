@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,73 +16,9 @@ import pytest
 from tui import doctor, words
 
 PATIENCE = 600.0
-"""Seconds that a condition may take on a machine that is busy."""
+"""Seconds that a process may take to end on a machine that is busy."""
 
 COMMANDS = ("run", "attach", "status", "report", "pause", "resume", "step", "reject", "keep", "note", "stop", "doctor")
-
-
-class Shell:
-    """Types `labtop …` in a repository."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "tui.cli", *words],
-            cwd=self.root, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE,
-        )  # fmt: skip
-
-    def begin(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tui.cli", *words],
-            cwd=self.root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def state(self) -> dict:
-        done = self("status", "--json")
-        return json.loads(done.stdout) if done.returncode == 0 else {}
-
-    def until(self, condition: Callable[[dict], object], what: str) -> dict:
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            state = self.state()
-            if state and condition(state):
-                return state
-            time.sleep(0.1)
-        pytest.fail(f"{what} did not come true; the state is {state}")
-
-    def training(self) -> dict:
-        return self.until(lambda s: (s["current"] or {}).get("stage") == "training" and s["best"], "a proposal trains")
-
-
-@pytest.fixture
-def labtop(repository: Path) -> Iterator[Shell]:
-    shell = Shell(repository)
-    yield shell
-    for journal in repository.glob(".labtop/*/journal.jsonl"):
-        shell("stop", "--now", "--tag", journal.parent.name)
-    for lock in repository.glob(".labtop/*/journal.lock"):
-        pid = lock.read_text().strip()
-        if pid and Path(f"/proc/{pid}/cmdline").exists() and b"daemon" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(int(pid), signal.SIGKILL)
-
-
-@pytest.fixture
-def slow(repository: Path) -> None:
-    """The stand-in trains for a long time, but for the baseline's sake not at once."""
-    edit(repository, "STEPS = 5", "STEPS = 3000")
-    edit(
-        repository, "SECONDS = 0.0", "SECONDS = 0.0 if LEARNING_RATE == 0.02 and DEPTH == 4 and WIDTH == 64 else 300.0"
-    )
-
-
-def edit(root: Path, old: str, new: str) -> None:
-    path = root / "train.py"
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost"]
-    subprocess.run([*git, "commit", "-qam", "edited"], cwd=root, check=True)
 
 
 def test_without_a_terminal_it_prints_a_line_per_event_and_ends_with_a_summary(labtop, repository):
@@ -192,8 +127,8 @@ def test_an_engine_that_is_killed_is_told_and_the_next_one_goes_on(labtop, slow)
     again.communicate(timeout=PATIENCE)
 
 
-def test_a_script_that_does_not_run_is_shown_and_nothing_hangs(labtop, repository):
-    edit(repository, "def main() -> None:", "def main() -> None:\n    raise OSError('no such [/] corpus')")
+def test_a_script_that_does_not_run_is_shown_and_nothing_hangs(labtop, edit_trainer):
+    edit_trainer("def main() -> None:", "def main() -> None:\n    raise OSError('no such [/] corpus')")
     done = labtop("run", "--experiments", "5")
     assert done.returncode == 1
     assert "the unchanged script does not run" in done.stdout
@@ -313,7 +248,7 @@ def git(root: Path, *words: str) -> str:
     return subprocess.run(["git", *words], cwd=root, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def with_luck(root: Path, finding: str) -> None:
+def with_luck(root: Path, edit: Callable[[str, str], None], finding: str) -> None:
     """The stand-in's value has something of its seed, and an audit measures it."""
     luck = 'random.Random(os.environ["LABTOP_SEED"]).gauss(0, 0.004) + random.Random(f"{os.environ}").gauss(0, 0.0005)'
     (root / "audit.py").write_text(
@@ -321,17 +256,17 @@ def with_luck(root: Path, finding: str) -> None:
         'print(f"val_bpb: {value}\\nholdout_bpb: {value}")\n'
         f'print("finding: {finding}\\naudit: amber")\n'
     )
-    edit(root, "    import math\n", "    import math\n    import random\n")
-    edit(root, "    for step in range(STEPS):", f"    loss += {luck}\n    for step in range(STEPS):")
+    edit("    import math\n", "    import math\n    import random\n")
+    edit("    for step in range(STEPS):", f"    loss += {luck}\n    for step in range(STEPS):")
     settings = (root / "labtop.toml").read_text().replace('"margin"', '"confirm"')
     settings += 'audit = "python audit.py"\nfrozen = ["audit.py"]\nreplicates = 3\n'
     (root / "labtop.toml").write_text(settings)
     git(root, "add", "audit.py")
-    edit(root, "SECONDS = 0.0", "SECONDS = 0.001")
+    edit("SECONDS = 0.0", "SECONDS = 0.001")
 
 
-def test_a_study_that_confirms_and_audits_says_how_well_it_knows(labtop, repository):
-    with_luck(repository, finding=r"look [/] \x1b[2J at it")
+def test_a_study_that_confirms_and_audits_says_how_well_it_knows(labtop, repository, edit_trainer):
+    with_luck(repository, edit_trainer, finding=r"look [/] \x1b[2J at it")
     done = labtop("run", "--experiments", "3", "--tag", "t")
     assert done.returncode == 0, done.stderr
     assert "0000 trains for 1 s on cpu, seed 1337\n" in done.stdout

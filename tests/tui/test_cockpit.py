@@ -5,7 +5,8 @@ import time
 
 import msgspec
 import pytest
-from textual.events import Key
+from textual.drivers.headless_driver import HeadlessDriver
+from textual.events import CursorPosition, Key
 
 from loop.events import (
     AgentDelta,
@@ -22,6 +23,7 @@ from loop.events import (
     Step,
     Warned,
 )
+from tui import link
 from tui.panes.log import LogPane
 from tui.screens.cockpit import Cockpit
 
@@ -58,7 +60,7 @@ def step(number, at, *, trial=1):
 
 def telemetry(number):
     return [
-        AgentDelta(number=number, kind="thought", text="the curve still falls\n"),
+        AgentDelta(number=number, kind="thought", text="the curve still falls, and falls" + ", and falls" * 4 + "\n"),
         AgentDelta(number=number, kind="text", text="## Plan\n**raise** the `lr`, "),
         AgentDelta(number=number, kind="text", text="twice"),
         AgentDelta(number=number, kind="tool", text="edit train.py"),
@@ -85,6 +87,7 @@ async def test_all_that_is_known_is_on_the_screen(cardboard, cardboard_cockpit, 
             "1.23 M", "mfu 41 %", "compiling", "▼ follow", "44.0", "5:01", "incumbent 0003",
         ):  # fmt: skip
             assert words in screen, f"{words!r} is not in\n{screen}"
+        assert sum(line.startswith("│ │ ") for line in screen.splitlines()) == 2  # A thought that wraps is one still.
         rows = [line for line in screen.splitlines() if "│ 000" in line]
         assert [row.split()[1] for row in rows] == ["0005", "0004", "0003", "0002", "0001", "0000"]
         assert [next(w for w in row.split() if w in STATUS_WORDS) for row in rows] == [
@@ -329,8 +332,10 @@ async def test_what_was_fetched_and_then_streamed_stands_there_once(cardboard, c
     cardboard.tell_study(None)
     steps = [step(1, at) for at in range(50)]
     cardboard.files[1, "metrics"] = "\n".join(msgspec.json.encode(each).decode() for each in steps)
+    cardboard.files[1, "log"] = "compiling\n\rstep 00048 (16.0%) | loss: 3.52\rstep 00049 (16.3%) | loss: 3.51"
     async with cardboard_cockpit() as (app, _):
         await until(lambda: len(app.view.steps) == 50, "the steps so far are fetched")
+        assert "| loss" not in await sees(app, "compiling")
         cardboard.tell(*steps[40:], step(1, 50))
         await until(lambda: app.view.step.step == 50, "the next one has come")
         assert [each.step for each in app.view.steps] == list(range(51))
@@ -349,3 +354,32 @@ async def test_an_idle_cockpit_draws_nothing(cardboard, cardboard_cockpit, sees,
         await until(lambda: len(quiet) > 6, "six frames go by in which nothing is drawn")
         cardboard.tell(READING, LogLines(number=1, trial=1, lines=("awake",)))
         await sees(app, "awake")
+
+
+async def test_a_slow_line_is_told_and_drawn_for_half_as_often(cardboard, cardboard_cockpit, sees, until, monkeypatch):
+    asked, drawn, draw = [], [], Cockpit._draw
+    monkeypatch.setattr(link, "EVERY", 0.0)
+    monkeypatch.setattr(HeadlessDriver, "write", lambda _, text: asked.extend([text] * (text == link.QUESTION)))
+    monkeypatch.setattr(Cockpit, "_draw", lambda screen: (drawn.append(screen._frame), draw(screen)))
+    cardboard.tell_study(None)
+    async with cardboard_cockpit() as (app, _):
+        for at in range(link.LOOKED_AT):
+            assert "slow line" not in await sees(app, "0001")
+            cardboard.tell(step(1, at))
+            await until(lambda at=at: asked[at:] == [link.QUESTION], "it is asked, along with a frame, and once")
+            await asyncio.sleep(link.SLOW)
+            app.post_message(CursorPosition(0, 0))
+        await sees(app, "slow line, ")
+        drawn.clear()
+        await until(lambda: len(drawn) == 3, "three frames are drawn")
+        assert drawn[2] - drawn[0] == 4
+
+
+def test_a_line_is_as_slow_as_its_quickest_answer_and_who_never_answers_is_asked_once():
+    line = link.Link()
+    for turn, took in enumerate((0.9, 0.4, 0.2, 0.1)):
+        at = 100.0 * turn
+        assert line.asks(at) and not line.asks(at + 99)
+        assert (0 < line.owed(at + 0.01) <= link.OWED_AT_MOST) == (turn > 0)
+        line.answered(at + took)
+        assert line.owed(at + took) == 0 and line.slow == (turn == 2)

@@ -1,7 +1,13 @@
 """The diff as a person sees it, with the lines to look at twice."""
 
-import pytest
+import asyncio
+import json
 
+import pytest
+from models import Model, call, chunk, pieces
+
+from loop.agents.openai import OpenAIAgent
+from loop.config import Asking
 from loop.events import Caution, DraftDiff, ProposalStarted, Proposed
 from loop.patch import unified_diff
 from tui import diffs, look
@@ -95,3 +101,32 @@ async def test_who_reads_the_diff_stays_where_he_is_when_the_marks_come(cardboar
         cardboard.tell(Proposed(number=1, commit="c", hypothesis="h", cautions=found))
         assert "x0 = 0" not in await sees(app, "1 line to look at twice", "!  101 + x95 = 95")
         assert "x0 = 0" in app.screen.query_one("DiffPane Lines", Lines).text
+
+
+async def test_the_diff_and_what_it_is_for_are_there_while_the_agent_writes_them(lab, cockpit, sees, monkeypatch):
+    first = {"path": "train.py", "search": "LEARNING_RATE = 0.02", "replace": "LEARNING_RATE = 0.1"}
+    second = {"path": "train.py", "search": "WIDTH = 64", "replace": "WIDTH = 128"}
+    proposal = {"hypothesis": "a larger rate [/]", "expected_effect": "-0.05", "edits": [first, second]}
+    written, go_on = json.dumps(proposal), asyncio.Event()
+    cut = written.index('"search": "WIDTH')
+
+    async def slowly(exchange):
+        call_of = chunk(tool_calls=[{"index": 0, "id": "c", "type": "function", "function": {"name": "propose"}}])
+        await exchange.start()
+        await exchange.send(call_of, *(call(piece) for piece in pieces(written[:cut])))
+        await asyncio.wait_for(go_on.wait(), 300)
+        await exchange.send(call(written[cut:]), chunk("tool_calls"))
+        await exchange.end()
+
+    monkeypatch.setattr("loop.agents.openai.DRAFT_EVERY", 0.0)
+    monkeypatch.setenv("NO_PROXY", "*")
+    async with Model(slowly) as model:
+        agent = OpenAIAgent("fake", asking=Asking(protocol="chat"), environment={"OPENAI_BASE_URL": model.url})
+        async with lab.engine(experiments=1, agent=agent) as engine, cockpit((200, 60)) as (app, _):
+            screen = await sees(
+                app, "proposing 0001", "diff · 0001 · being written", "train.py  +1 -1", "a larger rate [/]",
+                "expected  -0.05", " - LEARNING_RATE = 0.02", " + LEARNING_RATE = 0.1",
+            )  # fmt: skip
+            assert "WIDTH = 128" not in screen and engine.state.experiments[1].hypothesis == ""
+            go_on.set()
+            assert "being written" not in await sees(app, "train.py  +2 -2", " + WIDTH = 128", "WIDTH  64 -> 128")

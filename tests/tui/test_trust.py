@@ -93,6 +93,8 @@ def state_of(*events):
     return fold(Record(seq=at, time=NOW + at, event=event) for at, event in enumerate(events, 1))
 
 
+CHANGED = "0001, the incumbent, came out worse twice: the machine has changed"
+REBASED = [ev.Rebased(number=1, trial=3, reason=CHANGED), ev.Warned(text=CHANGED)]
 STUDY = [*opened(), *baseline(), *confirmed()]
 
 
@@ -240,14 +242,15 @@ async def test_the_log_has_a_line_for_each_audit_and_for_a_changed_machine(cardb
     cardboard.tell(*opened())
     async with cardboard_cockpit((180, 50)) as (app, pilot):
         await sees(app, "RUNNING")
-        cardboard.tell(*baseline(), *confirmed(), *red(), ev.Rebased(number=1, trial=3, reason="why"))
+        cardboard.tell(*baseline(), *confirmed(), *red(), *REBASED)
         await pilot.press("6", "z")
         screen = await sees(
             app, "0001 audited green, 1.6640",
             "0002 audited red, 1.7000, which does not count: it printed 1.000000, and 1.700000 was measured",
-            "0001, the incumbent, counts from its trial 3 on: the machine has changed",
+            f"warning: {CHANGED}",
         )  # fmt: skip
         assert "0001 keep: 0.0400 better (15.5 σ)" in screen
+        assert sum(CHANGED in line for line in screen.splitlines()) == 1
 
 
 def lines_of(*events):
@@ -264,7 +267,7 @@ def test_plain_lines_say_claims_audits_and_measuring_again():
     found = (HOSTILE, "more")
     told = lines_of(
         *STUDY, *proposed(2), started(2, 1), ended(2, 1, 1.0), audited(2, 1, 1.7, "red", found), started(1, 3, 9),
-        ended(1, 3), audited(1, 3, None, "amber"), ev.Rebased(number=1, trial=3, reason="why"),
+        ended(1, 3), audited(1, 3, None, "amber"), *REBASED,
     )  # fmt: skip
     assert told[-7:] == [
         "0002 trains for 300 s on cuda, seed 1",
@@ -273,7 +276,7 @@ def test_plain_lines_say_claims_audits_and_measuring_again():
         "0001, the incumbent, trains again for 300 s on cuda, seed 9",
         "0001 ends after 301.0 s; its audit comes next",
         "0001 audited amber",
-        "0001, the incumbent, counts from its trial 3 on: the machine has changed",
+        f"warning: {CHANGED}",
     ]
 
 
@@ -284,16 +287,9 @@ def test_the_summary_tells_noise_audits_and_how_sure_the_gain_is():
         f"σ {state.noise.sigma:.4f} over 4 seeds, {state.noise.paired:.4f} between two scripts on one seed"
     )
     assert rows["audits"] == "6 green, 0 amber, 1 red"
-    assert rows["gain"] == f"0.0390 bpb (2.29 %), ± {words.gain_error(state):.4f}"
+    assert rows["gain"] == f"0.0390 bpb (2.29 %), ± {state.gain_error:.4f}"
     unaudited = plain.summary(state_of(*opened(audit=""), *proposed(0), started(0, 1), ended(0, 1, 1.7)))
     assert "noise" not in unaudited and "audits" not in unaudited
-
-
-def test_a_gain_on_the_same_seeds_is_as_sure_as_a_difference_on_them():
-    same = [*opened(), *proposed(0), *trial(0, 1, 1.7), *trial(0, 2, 1.71)]
-    same += [ev.Decided(number=0, verdict="keep", reason="", value=1.705), *confirmed()]
-    state = state_of(*same)
-    assert words.gain_error(state) == pytest.approx(state.noise.paired / 2**0.5)
 
 
 def test_little_luck_is_not_told_as_none():

@@ -8,6 +8,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
+from loop.events import DraftDiff
 from loop.state import Experiment
 from tui import look, prose, words
 from tui.panes.lines import Lines
@@ -19,7 +20,7 @@ HYPOTHESIS_AT_MOST = 240
 
 
 class AgentPane(LinesPane):
-    shows: ClassVar[frozenset[Topic]] = frozenset(("words", "state"))
+    shows: ClassVar[frozenset[Topic]] = frozenset(("words", "diff", "state"))
     number = 1
     label = "agent"
 
@@ -79,7 +80,8 @@ class AgentPane(LinesPane):
 
     def _pin(self, experiment: Experiment | None, view: View) -> None:
         hypothesis, expected = self.query_one("#hypothesis", Words), self.query_one("#expected", Words)
-        known = experiment is not None and bool(experiment.hypothesis)
+        said, effect = map(words.one_line, stated(experiment, view.draft))
+        known = bool(said)
         hypothesis.set_class(not known, "-empty")
         expected.set_class(not known, "-empty")
         if experiment is None:
@@ -87,12 +89,17 @@ class AgentPane(LinesPane):
             return
         self.entitle(f"agent {words.one_line(view.state.agent)} · {words.name(experiment.number)}")
         if known:
-            said = shorten(words.one_line(experiment.hypothesis), HYPOTHESIS_AT_MOST)
-            hypothesis.say(Text(said, f"bold {look.INK}"), layout=True)
-            effect = Text()
-            if experiment.expected_effect:
-                effect.append("expected  ", look.FAINT).append(words.one_line(experiment.expected_effect), look.INK)
-            expected.say(effect)
+            hypothesis.say(Text(shorten(said, HYPOTHESIS_AT_MOST), f"bold {look.INK}"), layout=True)
+            text = Text()
+            if effect:
+                text.append("expected  ", look.FAINT).append(effect, look.INK)
+            expected.say(text)
+
+
+def stated(experiment: Experiment | None, draft: DraftDiff | None) -> tuple[str, str]:
+    """Hypothesis and expected effect: those of the proposal, or, while it is written, what is there of them."""
+    said = draft if draft is not None and experiment is not None and not experiment.hypothesis else experiment
+    return ("", "") if said is None else (said.hypothesis, said.expected_effect)
 
 
 def _awaited(view: View) -> str:

@@ -39,7 +39,7 @@ class DiffPane(LinesPane):
     def show(self, view: View) -> None:
         experiment = view.shown
         number = -1 if experiment is None else experiment.number
-        diff = view.diff.diff if view.diff is not None and view.diff.number == number else ""
+        diff = view.draft.diff if view.draft else ""
         changes = experiment.changes if experiment else ()
         cautions = experiment.cautions if experiment else ()
         width = self.content_size.width
@@ -48,12 +48,14 @@ class DiffPane(LinesPane):
             self._hunks = []
             self.target.set([Text(_awaited(view), look.FAINT)])
         elif drawing != self._drawn:
-            # The diff is told before what is to be looked at in it; who has begun to read it stays where he is.
-            stay = self._drawn is not None and self._drawn[:2] == (number, diff)
+            # The diff grows, and is told before what is to be looked at in it; who reads it stays where he is.
+            stay = self._drawn is not None and self._drawn[0] == number
             texts, self._hunks = diffs.drawn(diff, cautions, width=width)
             self.target.set(texts, stay=stay)
         self._drawn = drawing
         count = f" · {len(self._hunks)} hunks, n/N" if len(self._hunks) > 1 else ""
+        if diff and experiment is not None and experiment.stage == "proposing":
+            count += " · being written"
         self.entitle(self.label if number < 0 else f"diff · {words.name(number)}{count}")
         pinned = self.query_one("#summary", Words)
         pinned.set_class(not diff, "-empty")

@@ -81,6 +81,8 @@ class ExperimentsPane(Pane):
         super().__init__()
         self.sort, self.reverse = "newest", False
         self._needle = ""
+        self._followed = False
+        """Whether the newest was followed before the filter."""
         self._state = StudyState()
         self._drawn: list[Experiment] = []
         self._columns: set[int] = set()
@@ -167,8 +169,11 @@ class ExperimentsPane(Pane):
 
     def find(self, needle: str) -> None:
         if needle != self._needle:
+            if not self._needle:
+                self._followed = self.following
             self._needle = needle
-            self._arrange()
+            # Who has not moved in what he found goes on as before.
+            self._arrange(follow=not needle and self._followed and self.target.cursor == 0)
 
     def sort_by(self, sort: str, *, reverse: bool = False) -> None:
         self.sort, self.reverse = (sort if sort in SORTS else "newest"), reverse
@@ -183,10 +188,10 @@ class ExperimentsPane(Pane):
         self.sort_by(self.sort, reverse=not self.reverse)
         self.post_message(self.Arranged())
 
-    def _arrange(self) -> None:
+    def _arrange(self, *, follow: bool = False) -> None:
         if self._drawn:
             self._lay_out(())
-            self.target.fill(self._rows(), self._row, follow=False)
+            self.target.fill(self._rows(), self._row, follow=follow)
             self.target.forget()
             self._tell()
 

@@ -74,6 +74,8 @@ def second_line(view: View, width: int) -> Text:
         left.append(" · NO SANDBOX", look.AMBER)
     elif state.sandbox:
         walls.append(f" · sandbox {words.one_line(state.sandbox)}", look.FAINT)
+    if view.link.slow:
+        left.append(f" · slow line, {1000 * view.link.latency:.0f} ms", look.AMBER)
     if state.approving:
         left.append(" · APPROVE MODE", look.AMBER)
     if state.breakpoints:

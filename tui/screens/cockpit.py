@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ from loop.state import Experiment
 from tui import actions, look, words
 from tui.actions import ACTIONS, Given
 from tui.engine import Do, Fetch
+from tui.link import QUESTION
 from tui.panes.agent import AgentPane
 from tui.panes.chart import MODES, ChartPane
 from tui.panes.diff import DiffPane
@@ -38,8 +40,8 @@ from tui.view import ALL, Topic, View
 FRAMES = 4
 """Frames a second at most; nothing is drawn in one in which nothing changed."""
 
-BLURRED = 8
-"""While nobody looks, one frame in so many is drawn."""
+BLURRED, FAR = 8, 2
+"""While nobody looks, and on a slow line, one frame in so many is drawn."""
 
 
 class Cockpit(Screen[None]):
@@ -150,8 +152,14 @@ class Cockpit(Screen[None]):
 
     def _pump(self) -> None:
         self._frame += 1
-        if (self.app.app_focus or self._frame % BLURRED == 0) and not congested(self.app._driver):
-            self._draw()
+        every = BLURRED if not self.app.app_focus else FAR if self._view.link.slow else 1
+        if self._frame % every or congested(self.app._driver):
+            return
+        moved = any(pane.stale and pane.is_on_screen for pane in self._panes)
+        self._draw()
+        # Along with what is written anyway: on a screen that stands still nothing is.
+        if moved and self.app._driver is not None and self._view.link.asks(time.monotonic()):
+            self.app._driver.write(QUESTION)
 
     def _draw(self) -> None:
         if not self.is_mounted:

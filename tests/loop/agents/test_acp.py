@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from desk import Table, briefing
 
-from loop.agents import Failed, Proposal, Status, Text, Thought, ToolUse, Unavailable, Used, make
+from loop.agents import Draft, Failed, Proposal, Status, Text, Thought, ToolUse, Unavailable, Used, make
 from loop.agents.acp import AcpAgent, stated
 from loop.config import Asking
 from loop.workspace import Workspace
@@ -99,6 +99,8 @@ async def test_what_it_leaves_in_the_editable_file_is_the_proposal_and_the_rest_
     assert "plan:\n  [ ] look\n" in done and "Edit train.py" in done and "+LEARNING_RATE = 0.1" in done
     assert "put back" in words(events, Status) and ".gitignore, new/evil.py, program.md" in words(events, Status)
     assert "pyc" not in words(events, Status)
+    (draft,) = [event for event in events if isinstance(event, Draft)]
+    assert [(edit.path, edit.replace) for edit in draft.edits] == [("train.py", EDIT[-1])]
     folder = stage.desk.folder
     assert (folder / "program.md").read_text() == "Make it better.\n" and not (folder / "new" / "evil.py").exists()
     assert not (folder / ".gitignore").is_symlink() and (folder / ".gitignore").read_text() == ".labtop/\n"

@@ -13,7 +13,7 @@ import pytest
 from desk import FILES, Table, briefing
 from models import KEY, Model, call, chunk, proposing, refuse, saying, stream
 
-from loop.agents import Failed, Proposal, Status, Text, Thought, ToolUse, Unavailable, UnknownAgent, Used, make
+from loop.agents import Draft, Failed, Proposal, Status, Text, Thought, ToolUse, Unavailable, UnknownAgent, Used, make
 from loop.agents.openai import OpenAIAgent
 from loop.config import Asking, load
 from loop.engine import Engine
@@ -40,7 +40,7 @@ def agent_of(model, asking=QUICK, **environment):
 async def turn(agent, told=None, desk=None):
     """The events of one turn, but for what it used. What holds for every turn is asserted here."""
     events = [event async for event in agent.propose(told or briefing(), desk or Table())]
-    events = [event for event in events if not isinstance(event, Used)]
+    events = [event for event in events if not isinstance(event, Used | Draft)]
     assert [isinstance(event, Proposal | Failed) for event in events] == [False] * (len(events) - 1) + [True]
     assert KEY not in repr(events)
     return events

@@ -9,7 +9,7 @@ import pytest
 from desk import Table, briefing
 from models import KEY, Model, answer, refuse
 
-from loop.agents import Failed, Proposal, Status, Text, Thought, ToolUse, Unavailable, Used
+from loop.agents import Draft, Failed, Proposal, Status, Text, Thought, ToolUse, Unavailable, Used, openai
 from loop.agents.openai import OpenAIAgent
 from loop.config import Asking
 from loop.patch import Edit
@@ -46,6 +46,24 @@ async def play(protocol, *answers, known=(), **asking):
 
 def words(events, kind):
     return "".join(event.text for event in events if isinstance(event, kind))
+
+
+@BOTH
+async def test_a_proposal_is_told_as_it_is_written_and_holds_no_key(protocol, monkeypatch):
+    monkeypatch.setattr(openai, "DRAFT_EVERY", 0.0)
+    edit = {"path": "train.py", "search": "RATE = 0.1\n", "replace": f"RATE = 0.2\n# {KEY}\n"}
+    wanted = {
+        "hypothesis": f"a larger rate {KEY}!",
+        "expected_effect": "-0.01",
+        "edits": [edit, {**edit, "path": "b.py"}],
+    }
+    events, _ = await play(protocol, answer(calls=[("propose", wanted)]))
+    drafts = [event for event in events if isinstance(event, Draft)]
+    assert any("a larger rate [key]!".startswith(draft.hypothesis) and not draft.edits for draft in drafts)
+    assert not any(KEY[:2] in draft.hypothesis for draft in drafts)
+    growing = next(draft for draft in drafts if draft.growing)
+    assert growing.hypothesis == "a larger rate [key]!" and edit["replace"].startswith(growing.edits[0].replace)
+    assert any(len(draft.edits) == 1 and not draft.growing for draft in drafts) and len(drafts[-1].edits) == 2
 
 
 @BOTH
