@@ -272,7 +272,7 @@ class _Session:
         self._masking = {kind: Masking(*secrets) for kind in (Thought, Text)}
         self._errors: deque[str] = deque(maxlen=20)
         self._reader = asyncio.create_task(self._read_errors())
-        self._exit = asyncio.create_task(process.wait())
+        self._exit = asyncio.create_task(_exit(process))
         self._heard = asyncio.Event()
         self._session = ""
         self._calls: dict[str, _Call] = {}
@@ -485,6 +485,13 @@ class _Session:
 
     async def ext_notification(self, method: str, params: dict[str, Any]) -> None:
         """Extensions are nobody's here."""
+
+
+async def _exit(process: Process) -> int:
+    """Its status, once it has ended; asyncio's own wait would be for its children too, which hold its pipes."""
+    while process.returncode is None:
+        await asyncio.sleep(0.02)
+    return process.returncode
 
 
 class _Call:
