@@ -323,7 +323,7 @@ def happened(record: Record) -> str | None:
         case ev.Approved():
             said = f"{name(event.number)} approved"
         case ev.Permission(allowed=None):
-            said = f"{name(event.number)} asks to be allowed {event.what}"
+            said = f"{name(event.number)} asks to be allowed {event.what}; answer with `labtop permit yes` or `no`"
         case ev.Permission():
             nobody = "" if event.by == "person" else ", since nobody answered"
             said = f"{name(event.number)} {'is' if event.allowed else 'is not'} allowed {event.what}{nobody}"
