@@ -14,6 +14,7 @@ from video_recycle import tiny
 from video_recycle.lora import add_lora
 from video_recycle.study import audit, harness
 from video_recycle.study.make import make
+from video_recycle.world import LATENT
 
 
 def changed(path, old, new):
@@ -76,8 +77,10 @@ def test_an_adapter_is_handed_over_as_the_weights_it_comes_to():
         for name, value in model.named_parameters():
             if ".lora_B." in name:
                 value.normal_()
-    seen = [torch.randn(1, 12, tiny.FRAMES, 8, 8), torch.tensor([0.5]), torch.randn(1, 12, tiny.FRAMES, 8, 8)]
-    mask = torch.eye(tiny.FRAMES)[0].reshape(1, 1, -1, 1, 1).expand(1, 1, -1, 8, 8)
+    channels, *size = LATENT
+    seen = [torch.randn(1, channels, tiny.FRAMES, *size), torch.tensor([0.5])]
+    seen.append(torch.randn_like(seen[0]))
+    mask = torch.eye(tiny.FRAMES)[0].reshape(1, 1, -1, 1, 1).expand(1, 1, -1, *size)
     made = model(*seen, mask)
     same = tiny.base()
     assert not torch.allclose(same(*seen, mask), made, atol=1e-3)

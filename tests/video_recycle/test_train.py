@@ -40,10 +40,11 @@ def test_a_resumed_training_ends_as_if_it_had_never_stopped(tmp_path):
 
 def test_clips_of_another_size_than_the_banks_are_told_and_nothing_is_trained(tmp_path):
     list(itertools.islice(trainer(tmp_path).run(), 2))
-    made = trainer(tmp_path, draw=lambda chance: Batch(x0=torch.zeros(1, 12, 5, 8, 16)))
+    wider = torch.zeros(1, 3, tiny.FRAMES, 12, 24)
+    made = trainer(tmp_path, draw=lambda chance: Batch(x0=wider))
     made.resume()
     before = made.weights()
-    with pytest.raises(BankError, match=r"\(12, 5, 8, 8\), and these are \(12, 5, 8, 16\): clips want one size"):
+    with pytest.raises(BankError, match=r"\(3, 5, 12, 12\), and these are \(3, 5, 12, 24\): clips want one size"):
         next(made.run())
     assert all(torch.equal(value, made.weights()[name]) for name, value in before.items())
 
