@@ -18,7 +18,7 @@ FLOORS = (
     ("lane", "drift", "proposer"),
     ("desk",),
     ("agents.search", "agents.openai", "agents.acp"),
-    ("agents.responses",),
+    ("agents.responses", "agents.session"),
     ("agents.chat",),
     ("agents.reply",),
     ("agents.prompt", "agents.worktree"),

@@ -164,7 +164,7 @@ async def test_what_cannot_be_used_goes_back_to_the_same_session(stage):
     ids=["dies", "errs", "not logged in", "silent", "slow", "greedy"],
 )
 async def test_what_breaks_is_told_and_ends_the_turn(stage, tmp_path, monkeypatch, step, asking, said):
-    monkeypatch.setattr("loop.agents.acp.PATIENCE", 0.1)
+    monkeypatch.setattr("loop.agents.session.PATIENCE", 0.1)
     # The greedy one is cut off while it goes on; a child holds the pipes of the one that dies.
     steps = {"cost": [step, ["sleep", 60]], "die": [["child", str(tmp_path / "child")], step]}.get(step[0], [step])
     events = await stage.play(steps, asking=Asking(**asking))
