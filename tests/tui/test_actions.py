@@ -111,7 +111,7 @@ async def test_the_table_is_sorted_filtered_and_followed(cardboard, cardboard_co
         await sees(app, "0005", "▼ follow")
         await pilot.press("o")
         assert list(pane.target.rows) == [5, 4, 3, 1, 0, 2]
-        await sees(app, "bpb▼", "by bpb")
+        await sees(app, "bpb▼", "by value")
         await pilot.press("O")
         assert list(pane.target.rows) == [0, 1, 3, 4, 5, 2]
         await pilot.press("slash", *"discard")

@@ -21,7 +21,7 @@ from tui.view import Topic, View
 COLUMNS = (
     Column(" #", 6),
     Column("commit", 8, spare=1),
-    Column("bpb", 8, right=True),
+    Column("value", 8, right=True),
     Column(" audit", 6),
     Column("delta", 9, right=True),
     Column(" sigma", 7, spare=3),
@@ -32,12 +32,12 @@ COLUMNS = (
 )
 """The last one takes what is left of the width; what no experiment has an entry for is no column."""
 
-AUDIT, SIGMA = 3, 5
+VALUE, AUDIT, SIGMA = 2, 3, 5
 
 Key = Callable[[Experiment], float | str | None]
 SORTS: dict[str, tuple[int, Key]] = {
     "newest": (0, lambda experiment: -experiment.number),
-    "bpb": (2, lambda experiment: experiment.mean if experiment.verdict is None else experiment.value),
+    "value": (VALUE, lambda experiment: experiment.mean if experiment.verdict is None else experiment.value),
     "delta": (4, lambda experiment: experiment.delta),
     "memory": (6, lambda experiment: experiment.memory_gb),
     "time": (7, lambda experiment: experiment.trial.wall_seconds if experiment.trial else None),
@@ -150,6 +150,7 @@ class ExperimentsPane(Pane):
             if words.sigmas(self._drawn[at]):
                 self._columns.add(SIGMA)
         titles = {at: column.title for at, column in enumerate(COLUMNS)}
+        titles[VALUE] = words.unit(self._state.metric)[: COLUMNS[VALUE].width - 2]
         if self.sort != "newest" or self.reverse:
             at = SORTS[self.sort][0]
             titles[at] = titles[at].rstrip() + ("▲" if self.reverse else "▼")
