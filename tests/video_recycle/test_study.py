@@ -29,7 +29,7 @@ def test_an_agent_improves_the_recycling_and_frozen_code_measures_it(tmp_path, m
     root = tmp_path / "study"
     make(root)
     changed(root / "labtop.toml", "budget = 25 ", 'policy = "margin"\nbudget = 0.5 ')
-    changed(root / "video_recycle/study/harness.py", "CLIPS, SCENES = 50, 24", "CLIPS, SCENES = 3, 2")
+    changed(root / "video_recycle/study/harness.py", "CLIPS, SCENES = 50, 16", "CLIPS, SCENES = 3, 2")
     peeking = "    from video_recycle.study.harness import held_out\n    print('starts:', held_out())\n"
     seeded = "    torch.manual_seed(SEED)\n"
     changed(root / "video_recycle/study/train.py", seeded, peeking + seeded)

@@ -70,9 +70,9 @@ def main() -> None:
         return
     numbers = score(model)
     world = tiny.starts(SCENES, held_out())
-    base = tiny.drift(tiny.play(tiny.base(), world, 1), world)[0].background
+    base = tiny.drift(tiny.play(tiny.base(), world, 1), world)[0].look
     show(numbers)
-    worse = numbers["background_at_clip_1"] / base
+    worse = numbers["look_at_clip_1"] / base
     if worse > GROWN:
         print(f"finding: in the first clip its error is {worse:.2f} times the base model's")
     print(f"audit: {'amber' if worse > GROWN else 'green'}")
