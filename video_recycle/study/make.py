@@ -16,6 +16,7 @@ OWN = ("labtop.toml", "program.md")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "example: python -m video_recycle study my_study && labtop run -C my_study --device cpu"
     parser.add_argument("folder", type=Path, help="where; it must not be there yet, or be empty")
 
 
