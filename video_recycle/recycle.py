@@ -113,4 +113,5 @@ def record(
         return bank.add(residuals[rows.to(residuals.device)], sigma[rows.to(sigma.device)])
     # Ranks may want different numbers of rows; the bank leaves out those whose key is none.
     keys = torch.where(wanted.to(sigma.device), sigma.float(), torch.nan)
-    return bank.add(gather(residuals), gather(keys))
+    # Processes on GPUs can only gather what is on them.
+    return bank.add(gather(residuals), gather(keys.to(residuals.device)))
