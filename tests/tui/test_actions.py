@@ -18,7 +18,7 @@ from tui.screens.program import merge
 SECOND_HUNK = "@@ -50,2 +50,2 @@ def later():\n c = 3\n-d = 4\n+d = 5\n"
 
 
-async def test_the_gate_holds_each_proposal_until_a_person_has_looked(lab, cockpit, until, sees):
+async def test_the_gate_holds_each_proposal_until_a_person_has_looked(lab, cockpit, held, until, sees):
     async with lab.engine() as engine, cockpit() as (app, pilot):
         await sees(app, "best 1.")
         await pilot.press("b", *"crush", "enter")
@@ -29,6 +29,8 @@ async def test_the_gate_holds_each_proposal_until_a_person_has_looked(lab, cockp
         await pilot.press("ctrl+d")
         await until(lambda: not engine.state.breakpoints, "and gone")
         await pilot.press("escape", "a")
+        await until(lambda: engine.state.approving, "approve mode is on")
+        held()
         await until(lambda: engine.state.awaiting, "a proposal waits")
         number = engine.state.awaiting.number
         await sees(app, f"! {number:04d} waits for your approval", "APPROVE MODE", "approve?", "a approve")
@@ -296,7 +298,9 @@ def test_two_edits_of_one_text_are_merged_unless_they_meet():
     assert merge(mine, base, base.replace("one", "eins")) is None
 
 
-async def test_an_edit_from_outside_is_merged_and_the_diff_to_the_running_version_shown(lab, cockpit, until, sees):
+async def test_an_edit_from_outside_is_merged_and_the_diff_to_the_running_version_shown(
+    lab, cockpit, held, until, sees
+):
     path: Path = lab.root / "program.md"
     path.write_text("Make it better.\n\nKeep it short.\n\nAnd fast.\n")
     async with lab.engine() as engine, cockpit() as (app, pilot):

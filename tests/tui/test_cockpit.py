@@ -102,7 +102,8 @@ STATUS_WORDS = ("training", "keep", "discard", "crash", "reject")
 
 @pytest.mark.parametrize(
     ("size", "no_color"),
-    [((120, 40), False), ((120, 40), True), ((80, 24), True), ((180, 50), False), ((40, 10), False)],
+    [((120, 40), True), ((80, 24), False), ((180, 50), False), ((40, 10), True)],
+    ids=("120x40 no colour", "80x24", "180x50", "40x10 no colour"),
 )
 async def test_every_pane_and_page_opens_at_every_size(cardboard, cardboard_cockpit, sees, monkeypatch, size, no_color):
     if no_color:

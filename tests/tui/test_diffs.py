@@ -66,7 +66,9 @@ def test_where_to_look_is_told_by_kind(cautions, said):
     assert diffs.cautioned(cautions) == said
 
 
-@pytest.mark.parametrize(("size", "no_color"), [((120, 40), False), ((80, 24), False), ((80, 24), True)])
+@pytest.mark.parametrize(
+    ("size", "no_color"), [((120, 40), False), ((80, 24), True)], ids=("120x40", "80x24 no colour")
+)
 async def test_the_pane_says_where_to_look_and_marks_it(
     cardboard, cardboard_cockpit, sees, monkeypatch, size, no_color
 ):

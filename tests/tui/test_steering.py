@@ -128,7 +128,7 @@ async def test_k_keeps_the_experiment_under_the_cursor(lab, cockpit, until, sees
         assert engine.state.best.reason == "simpler" and engine.state.best.by == "person"
 
 
-async def test_m_tells_the_agent(lab, cockpit, until, sees):
+async def test_m_tells_the_agent(lab, cockpit, held, until, sees):
     async with lab.engine() as engine, cockpit() as (app, pilot):
         await sees(app, "best 1.")
         await pilot.press("m")
@@ -138,7 +138,7 @@ async def test_m_tells_the_agent(lab, cockpit, until, sees):
         await sees(app, "noted")
 
 
-async def test_e_edits_program_md(lab, cockpit, until, sees):
+async def test_e_edits_program_md(lab, cockpit, held, until, sees):
     path: Path = lab.root / "program.md"
     path.chmod(0o640)
     async with lab.engine() as engine, cockpit() as (app, pilot):
@@ -157,9 +157,11 @@ async def test_e_edits_program_md(lab, cockpit, until, sees):
         await sees(app, "program.md 2")
 
 
-async def test_the_editor_does_not_overwrite_an_outside_edit(lab, cockpit, until, sees):
-    path: Path = lab.root / "program.md"
-    async with lab.engine(), cockpit() as (app, pilot):
+async def test_the_editor_does_not_overwrite_an_outside_edit(cardboard, cardboard_cockpit, tmp_path, until, sees):
+    path: Path = tmp_path / "program.md"
+    path.write_text("Make it better.\n")
+    cardboard.tell_study(None)
+    async with cardboard_cockpit() as (app, pilot):
         await sees(app, "best 1.")
         await pilot.press("e")
         await sees(app, "as it stands on disk")
@@ -177,9 +179,11 @@ async def test_the_editor_does_not_overwrite_an_outside_edit(lab, cockpit, until
         assert path.read_text() == "Again.\n"
 
 
-async def test_leaving_the_editor_asks_where_something_is_unsaved(lab, cockpit, until, sees):
-    path: Path = lab.root / "program.md"
-    async with lab.engine(), cockpit() as (app, pilot):
+async def test_leaving_the_editor_asks_where_something_is_unsaved(cardboard, cardboard_cockpit, tmp_path, sees):
+    path: Path = tmp_path / "program.md"
+    path.write_text("Make it better.\n")
+    cardboard.tell_study(None)
+    async with cardboard_cockpit() as (app, pilot):
         await sees(app, "best 1.")
         await pilot.press("e")
         await sees(app, "as it stands on disk")
