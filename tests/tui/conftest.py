@@ -34,11 +34,14 @@ PATIENCE = 300.0
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Colours, and nothing remembered from elsewhere."""
+    """Colours, nothing remembered from elsewhere, and more frames and looks a second: what is waited for comes soon."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLORTERM", "truecolor")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr("tui.screens.cockpit.FRAMES", 20)
+    monkeypatch.setattr("tui.screens.experiment.LOOK_AGAIN", 0.1)
+    monkeypatch.setattr("tui.app.RECONNECT", 0.1)
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def sees(text_of) -> Callable[..., object]:
         while missing := [word for word in words if word not in (screen := text_of(app))]:
             if time.monotonic() > end:
                 pytest.fail(f"the screen never showed {missing}; it shows\n{screen}")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
         return screen
 
     return wait
@@ -144,7 +147,16 @@ class Shell:
         pytest.fail(f"{what} did not come true; the state is {state}")
 
     def training(self) -> dict:
-        return self.until(lambda s: (s["current"] or {}).get("stage") == "training" and s["best"], "a proposal trains")
+        """The state once a proposal trains, and has printed a step."""
+
+        def trains(state: dict) -> bool:
+            current = state["current"] or {}
+            if not state["best"] or current.get("stage") != "training":
+                return False
+            folder = self.root / ".labtop" / state["tag"] / "experiments" / f"{current['number']:04d}"
+            return any(log.stat().st_size for log in folder.glob("trial-*.log"))
+
+        return self.until(trains, "a proposal trains")
 
 
 @pytest.fixture

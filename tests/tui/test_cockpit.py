@@ -307,6 +307,7 @@ async def test_scrolling_up_stops_following_until_the_end(cardboard, cardboard_c
 
 
 async def test_a_flood_of_everything_is_taken_in_four_frames_a_second(cardboard, cardboard_cockpit, sees, monkeypatch):
+    monkeypatch.setattr("tui.screens.cockpit.FRAMES", 4)
     cardboard.tell_study(None)
     drawn = []
     show = LogPane.show

@@ -95,7 +95,7 @@ async def test_every_state_looks_as_it_did(
             cardboard.tell(*told(samples))
             await until(lambda: app.view.state.seq == len(cardboard.records), "it is told")
             await sees(app, words)
-            await pilot.pause(0.3)
+            await pilot.pause(0.1)
             await compare(state)
         cardboard.tell(ev.EngineStarted(pid=4243, host="h", agent="llm", version="0"))
         await sees(app, "RUNNING")
