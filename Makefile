@@ -11,8 +11,12 @@ run: $(READY)
 	@$(BIN)/python -m trainer.prepare
 	@$(BIN)/labtop run
 
+# Workers: one more than two cores have, since many tests wait for processes of their own. Compiled modules are kept,
+# whatever the environment says: each of those processes would compile them anew.
+WORKERS ?= 3
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 check: $(READY)
 	$(BIN)/ruff check .
