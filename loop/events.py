@@ -28,7 +28,7 @@ class Event(msgspec.Struct, frozen=True, tag_field="type", kw_only=True, omit_de
     """Base of all journalled facts. New fields need defaults: old journals must stay readable."""
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One named constant that a proposal moves, as source text on both sides."""
 
     name: str

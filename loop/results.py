@@ -1,9 +1,9 @@
-"""results.tsv: the study as a table, written anew from state; its first five columns are the ecosystem's."""
+"""results.tsv: the study as a table, made of its state; its first five columns are the ecosystem's."""
 
 from __future__ import annotations
 
+import operator
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 from loop.state import Experiment, StudyState
@@ -17,32 +17,45 @@ def render(state: StudyState) -> str:
 
     `trials`: how many the value is the mean of. `sigma`: the delta's standard error. `audit`: the worst colour.
     """
-    return "".join(Table().lines(state))
+    header = "\t".join((*COLUMNS, *MORE_COLUMNS)).format(metric=state.metric)
+    return "".join(f"{line}\n" for line in (header, *map(_row, _decided(state))))
 
 
 class Table:
-    """Makes the table again and again; a row only where its experiment is another than before."""
+    """Keeps a table up to its study: new rows are added at its end, and where an earlier one changed it is replaced."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[Experiment | None, str]] = []
+        self._rows: list[Experiment] = []
+        """What the file shows, as far as nobody else has written to it."""
+        self._size = -1
         self._writing = threading.Lock()
 
-    def lines(self, state: StudyState) -> Iterator[str]:
-        """The header and the rows, each with its end of line."""
-        yield "\t".join((*COLUMNS, *MORE_COLUMNS)).format(metric=state.metric) + "\n"
-        self._rows += [(None, "")] * (len(state.experiments) - len(self._rows))
-        for at, experiment in enumerate(state.experiments):
-            if self._rows[at][0] is not experiment:
-                self._rows[at] = experiment, f"{_row(experiment)}\n" if experiment.verdict is not None else ""
-            yield self._rows[at][1]
-
     def write(self, path: Path, state: StudyState) -> None:
-        """Replace the table at `path`. A reader sees the old one or the new one, never a part."""
-        part = path.with_suffix(".tsv.part")
+        """Bring the table at `path` up to `state`. Who has it open reads the old one to its end, or whole new rows."""
         with self._writing:
-            with part.open("w", encoding="utf-8") as file:
-                file.writelines(self.lines(state))
-            part.replace(path)
+            rows, shown = _decided(state), self._rows
+            grows = len(rows) >= len(shown) and all(map(operator.is_, rows, shown)) and _size(path) == self._size
+            self._size = -1  # Until all of it is written.
+            if grows:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write("".join(f"{_row(experiment)}\n" for experiment in rows[len(shown) :]))
+            else:
+                part = path.with_suffix(".tsv.part")
+                part.write_text(render(state), encoding="utf-8")
+                part.replace(path)
+            self._rows, self._size = rows, _size(path)
+
+
+def _decided(state: StudyState) -> list[Experiment]:
+    return [experiment for experiment in state.experiments if experiment.verdict is not None]
+
+
+def _size(path: Path) -> int:
+    """In bytes; -2 where there is no file."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return -2
 
 
 def _row(experiment: Experiment) -> str:

@@ -74,7 +74,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
-class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+# The garbage collector need not look at what holds no cycle: a study of months has tens of thousands of these.
+class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One execution of the training command. Times are seconds since the epoch."""
 
     number: int

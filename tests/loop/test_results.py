@@ -1,6 +1,8 @@
 """results.tsv as other tools read it, whatever an agent writes into a description."""
 
 import csv
+import resource
+import signal
 
 import pytest
 
@@ -131,13 +133,42 @@ def test_an_audit_has_its_column():
     assert (row["trials"], row["val_bpb"], row["audit"]) == ("0", "0.000000", "red")
 
 
-def test_a_table_written_again_and_again_is_that_of_the_latest_state(tmp_path):
-    path, table = tmp_path / "results.tsv", results.Table()
+def test_a_table_kept_up_to_its_study_is_that_of_the_latest_state_whatever_happened_to_it(tmp_path):
+    path, table, state = tmp_path / "results.tsv", results.Table(), study()
     kept = [*experiment(0, value=1.0), *experiment(1, value=0.9)]
     by_hand = ev.Decided(number=2, verdict="keep", value=1.1, by="person", reason="I want it")
-    events = [*kept, *experiment(2, value=1.1, verdict="discard"), by_hand, ev.Undone(number=2, why="I do not")]
-    for count in range(len(events) + 1):
-        state = study(*events[:count])
+    undone = [by_hand, ev.Undone(number=2, why="I do not")]
+    events = [*kept, *experiment(2, value=1.1, verdict="discard"), *undone, *experiment(3, value=1.2, verdict="crash")]
+    replaced = []
+    for number, event in enumerate(events, state.seq + 1):
+        before = path.stat().st_ino if path.exists() else 0
+        state.apply(Record(seq=number, time=float(number), event=event))
         table.write(path, state)
         assert path.read_text() == results.render(state)
+        replaced += [event] if path.stat().st_ino != before else []
     assert path.read_text().splitlines()[3].split("\t")[3] == "discard"
+    assert replaced == [events[0], *undone], "new rows are added, and others have it written anew"
+
+    for meddle in (path.unlink, lambda: path.write_text("mine\n")):
+        meddle()
+        table.write(path, state)
+        assert path.read_text() == results.render(state)
+
+
+def test_a_table_that_could_not_be_written_is_whole_the_next_time(tmp_path):
+    path, table, state = tmp_path / "results.tsv", results.Table(), study(*experiment(0, value=1.0))
+    table.write(path, state)
+    for event in experiment(1, value=0.9):
+        state.apply(Record(seq=state.seq + 1, time=9.0, event=event))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 9, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            table.write(path, state)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert path.read_text() != results.render(state)
+    table.write(path, state)
+    assert path.read_text() == results.render(state)
