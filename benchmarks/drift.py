@@ -96,7 +96,7 @@ def main() -> None:
     asked = parser.parse_args()
     settings = replace(tiny.FINE_TUNING, steps=asked.steps)
     missed = costs() if "costs" in asked.only else 0
-    best = dict.fromkeys((True, False), settings.strength)
+    best = dict.fromkeys((False, True), settings.strength)
     few, reported = range(TUNED, TUNED + asked.sweep_seeds), range(REPORTED, REPORTED + asked.seeds)
     if "sweep" in asked.only:
         best = sweep(settings, few, asked.processes)
@@ -111,7 +111,7 @@ def sweep(settings: Settings, seeds: Iterable[int], processes: int) -> dict[bool
     """The strength of hand-made noise with the least error at the end, for an adapter and for all weights."""
     jobs = [
         Job(f"hand-made {strength:g}, {_scale(lora)}", "noise", lora, seed, replace(settings, strength=strength))
-        for lora in (True, False)
+        for lora in (False, True)
         for strength in STRENGTHS
         for seed in seeds
     ]
@@ -119,7 +119,7 @@ def sweep(settings: Settings, seeds: Iterable[int], processes: int) -> dict[bool
     print(f"\nhand-made noise by strength, {settings.steps} steps, seeds {_list(seeds)}\n")
     print(table(runs))
     best = {}
-    for lora in (True, False):
+    for lora in (False, True):
         ends = {
             strength: statistics.mean(shown(run.drift, LATE).error for run in mine)
             for strength in STRENGTHS
@@ -134,11 +134,10 @@ def compare(
     settings: Settings, best: dict[bool, float], seeds: Iterable[int], processes: int, pictures: Path | None
 ) -> int:
     """Print how far each way drifts, over `seeds`; returns how many aims were missed."""
-    jobs = []
-    for seed in seeds:
-        jobs += [Job("copy the last frame", seed=seed, copy=True), Job("base", seed=seed)]
-        for lora in (True, False):
-            noise = replace(settings, strength=best[lora])
+    jobs = [job for seed in seeds for job in (Job("copy the last frame", seed=seed, copy=True), Job("base", seed=seed))]
+    for lora in (False, True):
+        noise = replace(settings, strength=best[lora])
+        for seed in seeds:
             jobs += [
                 Job(f"plain, {_scale(lora)}", "plain", lora, seed, settings),
                 Job(f"hand-made {best[lora]:g}, {_scale(lora)}", "noise", lora, seed, noise),
@@ -150,7 +149,7 @@ def compare(
     print()
     if pictures:
         draw(runs, pictures)
-    return sum(aims(runs, seed, lora) for lora in (True, False) for seed in seeds)
+    return sum(aims(runs, seed, lora) for lora in (False, True) for seed in seeds)
 
 
 def aims(runs: list[Run], seed: int, lora: bool) -> int:

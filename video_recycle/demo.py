@@ -106,10 +106,10 @@ def pretrain(out: Path) -> None:
 
 def table(drifts: dict[str, list[Drift]], clips: list[int]) -> str:
     """One row per model and clip, one column per measure."""
-    head = f"{'':<24}{'clip':>5}" + "".join(f"{name:>10}" for name in NAMES)
+    head = f"{'':<24}{'clip':>5}" + "".join(f"{name:>11}" for name in NAMES)
     rows = [
         f"{name if clip == clips[0] else '':<24}{clip:>5}"
-        + "".join(f"{getattr(found[clip - 1], field):>10.3f}" for field in NAMES)
+        + "".join(f"{getattr(found[clip - 1], field):>11.3f}" for field in NAMES)
         for (name, found), clip in itertools.product(drifts.items(), clips)
     ]
     return "\n".join([head, *rows])
