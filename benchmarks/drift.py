@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import signal
 import statistics
 import sys
@@ -221,12 +222,17 @@ def table(runs: list[Run]) -> str:
 
 
 def shown(drift: list[Drift], clip: str) -> Drift:
-    """The mean over an entry of `SHOWN`."""
-    return Drift(*map(statistics.fmean, zip(*map(astuple, drift[SHOWN[clip]]), strict=True)))
+    """The mean over an entry of `SHOWN`, of those that are numbers: a disc that is not found has no position."""
+    return Drift(
+        *(statistics.fmean(_numbers(c) or [math.nan]) for c in zip(*map(astuple, drift[SHOWN[clip]]), strict=True))
+    )
 
 
 def spread(values: tuple[float, ...]) -> str:
-    return f"{statistics.mean(values):.3f}" + (f"±{statistics.stdev(values):.3f}" if len(values) > 1 else "")
+    found = _numbers(values)
+    if not found:
+        return "-"
+    return f"{statistics.mean(found):.3f}" + (f"±{statistics.stdev(found):.3f}" if len(found) > 1 else "")
 
 
 def draw(runs: list[Run], folder: Path) -> None:
@@ -281,6 +287,10 @@ def replacing(capacity: int) -> float:
         bank.add(torch.randn(1, *shape), torch.ones(1))
         found.append(time.process_time() - began)
     return statistics.median(found)
+
+
+def _numbers(values: Iterable[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
 
 
 def _quiet() -> None:
