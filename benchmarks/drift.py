@@ -271,9 +271,9 @@ def costs() -> int:
             took[method].append(time.process_time() - began)
     plain, recycled = (statistics.median(took[method][5:]) for method in ("plain", "recycle"))
     print(f"a recycling step takes {recycled / plain:.3f} times a plain one ({plain * 1000:.0f} ms); at most 1.15")
-    per = {size: replacing(size) for size in (125, 250, 500, 1000)}
+    per = {size: replacing(size) for size in (125, 250, 500, 1000, 2000)}
     print("nearest: " + ", ".join(f"{size} entries {seconds * 1e6:.0f} µs" for size, seconds in per.items()))
-    return (recycled > 1.15 * plain) + (per[1000] > 8 * 1.15 * per[125])
+    return (recycled > 1.15 * plain) + (per[2000] > 16 * 1.15 * per[125])
 
 
 def replacing(capacity: int) -> float:
