@@ -26,9 +26,10 @@ ANGLES = 96
 class Drift:
     """Means over scenes and a clip's frames."""
 
+    error: float
+    """Root mean square error of the whole frame against the truth, pixel range 2: the main one."""
     look: float
-    """Root mean square error, pixel range 2, of the whole frame beside the nearest one that its scene could show,
-    wherever the disc is there: the main error. Where the disc should be is told by `position`."""
+    """The same against the nearest frame that the scene could show, wherever the disc is: a frozen picture has none."""
     background: float
     """Root mean square error, pixel range 2, where the disc never is."""
     colour: float
@@ -114,6 +115,7 @@ def measure(made: Tensor, world: Scenes, times: Tensor, features: Features) -> D
     found = cosine > FOUND
     away = 2 * ORBIT * ((place - angle(world, times)) / 2).sin().abs()
     return Drift(
+        error=float((made - truth).square().mean((1, 3, 4)).sqrt().mean()),
         look=float(look.mean()),
         background=float(error.square().mean((1, 3)).sqrt().mean()),
         colour=float((made - truth).mean((3, 4)).norm(dim=1).mean()),

@@ -48,6 +48,7 @@ FINE_TUNING = Settings(
     cells=50,
     capacity=2,
     replacement="fifo",
+    modulation=1.0,
     validate_every=100,
 )
 """Few entries, each soon replaced by one of an input that had an error already: so recorded errors add up over steps as
