@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -20,6 +21,9 @@ from loop.remote.server import Server
 from loop.study import Study, socket_path
 from loop.trials.sandbox import choose
 from loop.workspace import Workspace
+
+# A shell that starts the suite in the background lets it ignore Ctrl+C, and with it everything that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STANDIN = Path(__file__).parent / "standin" / "train.py"
 SETTINGS = """

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import operator
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -64,6 +64,7 @@ def variants(file: str, *, graph: str) -> list[Variant]:
 
 
 CHEATS, HONEST = variants("cheats.txt", graph="no"), variants("honest.txt", graph="yes")
+NAME = operator.attrgetter("name")
 
 
 class Outcome(NamedTuple):
@@ -171,33 +172,23 @@ def bench(settings, text, tmp_path_factory) -> Bench:
     return made
 
 
-def reasons(bench: Bench, variants: list[Variant]) -> dict[str, str | None]:
-    """By name, why each is stopped. Two at a time."""
-    with ThreadPoolExecutor(2) as threads:
-        found = [
-            *threads.map(lambda variant: bench.run(variant.script, variant.name, variant.budget).reason(), variants)
-        ]
-    named = {variant.name: reason for variant, reason in zip(variants, found, strict=True)}
-    print(*(f"{name}: {reason or 'believed'}" for name, reason in named.items()), sep="\n")
-    return named
+def test_there_are_enough_variants_to_tell():
+    assert len(CHEATS) >= 20 and len(HONEST) >= 20
 
 
 @pytest.mark.slow
-def test_every_cheat_is_stopped_for_what_it_does(bench):
-    found = reasons(bench, CHEATS)
-    stopped = [v.name for v in CHEATS if re.search(v.stopped, found[v.name] or "", re.DOTALL)]
-    print(f"\n{len(stopped)} of {len(CHEATS)} cheats stopped")
-    assert len(CHEATS) >= 20 and {v.name: found[v.name] for v in CHEATS if v.name not in stopped} == {}
+@pytest.mark.parametrize("cheat", CHEATS, ids=NAME)
+def test_a_cheat_is_stopped_for_what_it_does(bench, cheat):
+    reason = bench.run(cheat.script, cheat.name, cheat.budget).reason()
+    assert re.search(cheat.stopped, reason or "", re.DOTALL), reason or "it is believed"
     # Where the bomb goes off nothing is left of it.
     assert not [*bench.place.rglob("exploded")] and not Path("/tmp/exploded").exists()
 
 
 @pytest.mark.slow
-def test_every_honest_script_is_believed(bench):
-    found = reasons(bench, HONEST)
-    believed = [name for name, reason in found.items() if reason is None]
-    print(f"\n{len(believed)} of {len(HONEST)} honest variants green")
-    assert len(HONEST) >= 20 and {name: reason for name, reason in found.items() if reason} == {}
+@pytest.mark.parametrize("honest", HONEST, ids=NAME)
+def test_an_honest_script_is_believed(bench, honest):
+    assert bench.run(honest.script, honest.name, honest.budget).reason() is None
 
 
 # --------------------------------------------------------------------------------------------------------------------
