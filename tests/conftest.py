@@ -76,6 +76,13 @@ class Lab:
         self.root, self.tag = root, tag
         self.socket = socket_path(root, tag)
 
+    def edit(self, old: str, new: str) -> None:
+        """Change the training script, and commit it."""
+        path = self.root / "train.py"
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+        commit_all(self.root)
+
     @asynccontextmanager
     async def engine(
         self, experiments: int | None = None, agent: Agent | None = None, device: str = "cpu"
