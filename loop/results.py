@@ -27,35 +27,37 @@ class Table:
     def __init__(self) -> None:
         self._rows: list[Experiment] = []
         """What the file shows, as far as nobody else has written to it."""
-        self._size = -1
+        self._stamp: tuple[int, int] | None = None
+        """The file as it was left; None while it may not be whole."""
         self._writing = threading.Lock()
 
     def write(self, path: Path, state: StudyState) -> None:
         """Bring the table at `path` up to `state`. Who has it open reads the old one to its end, or whole new rows."""
         with self._writing:
             rows, shown = _decided(state), self._rows
-            grows = len(rows) >= len(shown) and all(map(operator.is_, rows, shown)) and _size(path) == self._size
-            self._size = -1  # Until all of it is written.
-            if grows:
+            left, self._stamp = self._stamp, None
+            grows = len(rows) >= len(shown) and all(map(operator.is_, rows, shown))
+            if grows and left is not None and left == _stamp(path):
                 with path.open("a", encoding="utf-8") as file:
                     file.write("".join(f"{_row(experiment)}\n" for experiment in rows[len(shown) :]))
             else:
                 part = path.with_suffix(".tsv.part")
                 part.write_text(render(state), encoding="utf-8")
                 part.replace(path)
-            self._rows, self._size = rows, _size(path)
+            self._rows, self._stamp = rows, _stamp(path)
 
 
 def _decided(state: StudyState) -> list[Experiment]:
     return [experiment for experiment in state.experiments if experiment.verdict is not None]
 
 
-def _size(path: Path) -> int:
-    """In bytes; -2 where there is no file."""
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Size and time of the last change; None where there is no file."""
     try:
-        return path.stat().st_size
+        status = path.stat()
     except FileNotFoundError:
-        return -2
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _row(experiment: Experiment) -> str:

@@ -149,7 +149,11 @@ def test_a_table_kept_up_to_its_study_is_that_of_the_latest_state_whatever_happe
     assert path.read_text().splitlines()[3].split("\t")[3] == "discard"
     assert replaced == [events[0], *undone], "new rows are added, and others have it written anew"
 
-    for meddle in (path.unlink, lambda: path.write_text("mine\n")):
+    for meddle in (
+        path.unlink,
+        lambda: path.write_text("mine\n"),
+        lambda: path.write_text(path.read_text().swapcase()),
+    ):
         meddle()
         table.write(path, state)
         assert path.read_text() == results.render(state)
