@@ -213,9 +213,9 @@ class Samples:
     )
 
     @staticmethod
-    def step(number: int, at: int) -> ev.Step:
+    def step(number: int, at: int, *, trial: int = 1) -> ev.Step:
         return ev.Step(
-            number=number, trial=1, time=3.0 * at, step=at, loss=4 - at / 100, progress=at / 100,
+            number=number, trial=trial, time=3.0 * at, step=at, loss=4 - at / 100, progress=at / 100,
             tokens_per_second=1.23e6, mfu=0.41,
         )  # fmt: skip
 

@@ -5,6 +5,7 @@ import time
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from textual.drivers.headless_driver import HeadlessDriver
 from textual.events import CursorPosition, Key
 
@@ -15,63 +16,41 @@ from loop.events import (
     DraftDiff,
     EngineStopped,
     LogLines,
-    Machine,
     Noted,
     Paused,
     ProposalFailed,
     ProposalStarted,
-    Step,
     Warned,
 )
 from tui import link
 from tui.panes.log import LogPane
 from tui.screens.cockpit import Cockpit
 
-DIFF = """--- a/train.py
-+++ b/train.py
-@@ -10,3 +10,3 @@ def main():
- a = 1
--MATRIX_LR = 0.02
-+MATRIX_LR = 0.04
- b = "two"
-"""
-GPU = Device(
-    name="NVIDIA H200",
-    utilisation=0.97,
-    memory_used=61 << 30,
-    memory_total=139 << 30,
-    temperature=61.0,
-    power=612.0,
-    power_limit=700.0,
-    clock=1980.0,
-)
-READING = Machine(
-    time=1.0, cpu=(0.5,) * 16, memory_used=12 << 30, memory_total=64 << 30, load=3.5, devices=(GPU, Device(name="bare"))
-)
 HOSTILE = "[/] [bold]x[/bold] \x1b[2J\x9b31m\x00\u202e$(reboot) " + "y" * 5000
 
 
-def step(number, at, *, trial=1):
-    return Step(
-        number=number, trial=trial, time=3.0 * at, step=at, loss=4 - at / 100, progress=at / 100,
-        tokens_per_second=1.23e6, mfu=0.41,
-    )  # fmt: skip
+@pytest.fixture
+def reading(samples):
+    """With a card that tells nothing, beside one that tells everything."""
+    return replace(samples.reading, devices=(*samples.reading.devices, Device(name="bare")))
 
 
-def telemetry(number):
-    return [
+@pytest.fixture
+def telemetry(samples, reading):
+    """All that comes of an experiment, by its number."""
+    return lambda number: [
         AgentDelta(number=number, kind="thought", text="the curve still falls, and falls" + ", and falls" * 4 + "\n"),
         AgentDelta(number=number, kind="text", text="## Plan\n**raise** the `lr`, "),
         AgentDelta(number=number, kind="text", text="twice"),
         AgentDelta(number=number, kind="tool", text="edit train.py"),
-        DraftDiff(number=number, diff=DIFF),
-        *(step(number, at) for at in range(40)),
+        DraftDiff(number=number, diff=samples.diff),
+        *(samples.step(number, at) for at in range(40)),
         LogLines(number=number, trial=1, lines=("compiling", "step one")),
-        READING,
+        reading,
     ]
 
 
-async def test_all_that_is_known_is_on_the_screen(cardboard, cardboard_cockpit, sees):
+async def test_all_that_is_known_is_on_the_screen(telemetry, cardboard, cardboard_cockpit, sees):
     cardboard.tell_study("discard", "crash", "keep", "reject", None)
     cardboard.tell(*telemetry(5))
     cardboard.files[3, "metrics"] = '{"type":"Step","number":3,"trial":1,"time":1.0,"step":1,"loss":3.0,"progress":0.5}'
@@ -105,7 +84,9 @@ STATUS_WORDS = ("training", "keep", "discard", "crash", "reject")
     [((120, 40), True), ((80, 24), False), ((180, 50), False), ((40, 10), True)],
     ids=("120x40 no colour", "80x24", "180x50", "40x10 no colour"),
 )
-async def test_every_pane_and_page_opens_at_every_size(cardboard, cardboard_cockpit, sees, monkeypatch, size, no_color):
+async def test_every_pane_and_page_opens_at_every_size(
+    telemetry, cardboard, cardboard_cockpit, sees, monkeypatch, size, no_color
+):
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")
     cardboard.tell_study("discard", "crash", None, hypothesis=HOSTILE)
@@ -126,7 +107,9 @@ async def test_every_pane_and_page_opens_at_every_size(cardboard, cardboard_cock
         await sees(app, "RUNNING")
 
 
-async def test_a_small_terminal_shows_one_pane_and_the_rest_in_short(cardboard, cardboard_cockpit, sees, text_of):
+async def test_a_small_terminal_shows_one_pane_and_the_rest_in_short(
+    telemetry, cardboard, cardboard_cockpit, sees, text_of
+):
     cardboard.tell_study("keep", None)
     cardboard.tell(*telemetry(2))
     async with cardboard_cockpit((80, 24)) as (app, pilot):
@@ -142,7 +125,7 @@ async def test_a_small_terminal_shows_one_pane_and_the_rest_in_short(cardboard, 
         assert all(len(line) == 80 for line in text_of(app).splitlines())
 
 
-async def test_z_shows_the_focused_pane_alone_and_back(cardboard, cardboard_cockpit, sees, text_of):
+async def test_z_shows_the_focused_pane_alone_and_back(telemetry, cardboard, cardboard_cockpit, sees, text_of):
     cardboard.tell_study("keep", None)
     cardboard.tell(*telemetry(2))
     async with cardboard_cockpit() as (app, pilot):
@@ -255,9 +238,13 @@ async def test_the_cursor_stays_on_its_experiment_as_new_ones_come(cardboard, ca
         assert pane.pointed == 1
 
 
-async def test_enter_opens_the_experiments_page(cardboard, cardboard_cockpit, sees):
+async def test_enter_opens_the_experiments_page(samples, cardboard, cardboard_cockpit, sees):
     cardboard.tell_study("discard", "crash")
-    cardboard.files = {(1, "diff"): DIFF, (1, "reasoning"): "because [/] it falls", (1, "log"): "val_bpb: 1.69\n"}
+    cardboard.files = {
+        (1, "diff"): samples.diff,
+        (1, "reasoning"): "because [/] it falls",
+        (1, "log"): "val_bpb: 1.69\n",
+    }
     async with cardboard_cockpit() as (app, pilot):
         await sees(app, "0002")
         await pilot.press("down", "enter")
@@ -306,7 +293,9 @@ async def test_scrolling_up_stops_following_until_the_end(cardboard, cardboard_c
         await sees(app, "line 100")
 
 
-async def test_a_flood_of_everything_is_taken_in_four_frames_a_second(cardboard, cardboard_cockpit, sees, monkeypatch):
+async def test_a_flood_of_everything_is_taken_in_four_frames_a_second(
+    samples, cardboard, cardboard_cockpit, sees, monkeypatch
+):
     monkeypatch.setattr("tui.screens.cockpit.FRAMES", 4)
     cardboard.tell_study(None)
     drawn = []
@@ -320,7 +309,7 @@ async def test_a_flood_of_everything_is_taken_in_four_frames_a_second(cardboard,
             cardboard.tell(
                 LogLines(number=1, trial=1, lines=(f"line {at}", HOSTILE[:300])),
                 AgentDelta(number=1, kind="text", text=f"word {at}\n"),
-                step(1, at),
+                samples.step(1, at),
             )
             if at % 100 == 0:
                 await asyncio.sleep(0.02)
@@ -330,22 +319,22 @@ async def test_a_flood_of_everything_is_taken_in_four_frames_a_second(cardboard,
         assert len(app.view.log) <= 5000 and len(app.view.words) <= 2000 and len(app.view.steps) <= 4000
 
 
-async def test_what_was_fetched_and_then_streamed_stands_there_once(cardboard, cardboard_cockpit, sees, until):
+async def test_what_was_fetched_and_then_streamed_stands_there_once(samples, cardboard, cardboard_cockpit, sees, until):
     cardboard.tell_study(None)
-    steps = [step(1, at) for at in range(50)]
+    steps = [samples.step(1, at) for at in range(50)]
     cardboard.files[1, "metrics"] = "\n".join(msgspec.json.encode(each).decode() for each in steps)
     cardboard.files[1, "log"] = "compiling\n\rstep 00048 (16.0%) | loss: 3.52\rstep 00049 (16.3%) | loss: 3.51"
     async with cardboard_cockpit() as (app, _):
         await until(lambda: len(app.view.steps) == 50, "the steps so far are fetched")
         assert "| loss" not in await sees(app, "compiling")
-        cardboard.tell(*steps[40:], step(1, 50))
+        cardboard.tell(*steps[40:], samples.step(1, 50))
         await until(lambda: app.view.step.step == 50, "the next one has come")
         assert [each.step for each in app.view.steps] == list(range(51))
 
 
-async def test_an_idle_cockpit_draws_nothing(cardboard, cardboard_cockpit, sees, until, monkeypatch):
+async def test_an_idle_cockpit_draws_nothing(reading, cardboard, cardboard_cockpit, sees, until, monkeypatch):
     cardboard.tell_study("discard")
-    cardboard.tell(Paused(), READING)
+    cardboard.tell(Paused(), reading)
     quiet = []
     pump = Cockpit._draw
     monkeypatch.setattr(Cockpit, "_draw", lambda *args: (quiet.append(args), pump(*args)))
@@ -354,11 +343,13 @@ async def test_an_idle_cockpit_draws_nothing(cardboard, cardboard_cockpit, sees,
         display = app._display
         monkeypatch.setattr(app, "_display", lambda *args: (quiet.clear(), display(*args)))
         await until(lambda: len(quiet) > 6, "six frames go by in which nothing is drawn")
-        cardboard.tell(READING, LogLines(number=1, trial=1, lines=("awake",)))
+        cardboard.tell(reading, LogLines(number=1, trial=1, lines=("awake",)))
         await sees(app, "awake")
 
 
-async def test_a_slow_line_is_told_and_drawn_for_half_as_often(cardboard, cardboard_cockpit, sees, until, monkeypatch):
+async def test_a_slow_line_is_told_and_drawn_for_half_as_often(
+    samples, cardboard, cardboard_cockpit, sees, until, monkeypatch
+):
     asked, drawn, draw = [], [], Cockpit._draw
     monkeypatch.setattr(link, "EVERY", 0.0)
     monkeypatch.setattr(HeadlessDriver, "write", lambda _, text: asked.extend([text] * (text == link.QUESTION)))
@@ -367,7 +358,7 @@ async def test_a_slow_line_is_told_and_drawn_for_half_as_often(cardboard, cardbo
     async with cardboard_cockpit() as (app, _):
         for at in range(link.LOOKED_AT):
             assert "slow line" not in await sees(app, "0001")
-            cardboard.tell(step(1, at))
+            cardboard.tell(samples.step(1, at))
             await until(lambda at=at: asked[at:] == [link.QUESTION], "it is asked, along with a frame, and once")
             await asyncio.sleep(link.SLOW)
             app.post_message(CursorPosition(0, 0))

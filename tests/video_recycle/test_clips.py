@@ -1,8 +1,5 @@
 """A person's clips as they come: real mp4s, of every size and state."""
 
-import errno
-import os
-
 import pytest
 import torch
 
@@ -102,16 +99,8 @@ def test_a_video_that_breaks_off_leaves_no_half_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"] and (tmp_path / "a.mp4").read_text() == "before"
 
 
-def test_a_full_disk_keeps_what_was_encoded_and_says_what_was_not(folder, monkeypatch):
-    sync, synced = os.fsync, []
-
-    def full(descriptor):
-        synced.append(descriptor)
-        if len(synced) > 1:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        sync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", full)
+def test_a_full_disk_keeps_what_was_encoded_and_says_what_was_not(folder, full_after):
+    full_after(1)
     with pytest.raises(ClipError, match=r"the latents of b.mp4 could not be kept in .*No space"):
         encode_all(folder, folder / "cache", SIZE, encode, model="m", tell=lambda _: None)
     (kept,) = (folder / "cache").iterdir()

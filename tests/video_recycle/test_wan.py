@@ -1,8 +1,6 @@
 """Wan's own classes, tiny and random, through the command line: real mp4s, training, a full disk, resume, rollout."""
 
-import errno
 import json
-import os
 import re
 
 import pytest
@@ -64,28 +62,19 @@ def own_clips(tmp_path):
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["wan21", "wan22"])
-def test_a_person_trains_on_own_clips_and_lets_it_go_on(second, own_clips, tmp_path, monkeypatch, capsys):
+def test_a_person_trains_on_own_clips_and_lets_it_go_on(second, own_clips, tmp_path, monkeypatch, full_after, capsys):
     save_tiny(tmp_path / "wan", second=second)
     monkeypatch.chdir(tmp_path)
     train = ["train", "--clips", "clips", "--steps", "4", "--save-every", "2", "--rank", "2", "--rate", "1e-2", *SIZE]
 
-    sync, synced = os.fsync, []
-
-    def full(descriptor):
-        synced.append(descriptor)
-        # Two clips and step 2 fit on the disk, step 4 does not.
-        if len(synced) > 3:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        sync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", full)
+    full_after(3)  # Two clips and step 2 fit on the disk, step 4 does not.
     assert main([*train, "--held-out", "0"]) == 1
     said = capsys.readouterr()
     assert "left out: short.mp4 is too short: 3 of 9 frames" in said.out
     assert "left out: damaged.mp4 cannot be read as a video" in said.out
     assert "2 clips to train on" in said.out and "GiB when full" in said.out
     assert "step 4 could not be saved" in said.err and "the checkpoint before is whole: tuned/last.pt" in said.err
-    monkeypatch.setattr(os, "fsync", sync)
+    full_after(10**6)
     assert main([*train, "--held-out", "0"]) == 0
     said = capsys.readouterr().out
     assert "goes on from step 2" in said and "encoded" not in said
