@@ -66,15 +66,15 @@ class Soak:
         client = await self._connect()
         watching = asyncio.create_task(self._follow(client))
         with tqdm(total=self.experiments, unit=" experiments", disable=None, leave=False) as bar:
-            checked = 0
+            seen = checked = 0
             while not watching.done():
                 await asyncio.sleep(BUSY)
                 tried = client.state.tried
-                if tried > bar.n:
-                    bar.update(tried - bar.n)
+                if tried > seen:
+                    bar.update(tried - seen)
+                    seen = tried
                     await self._measure(client)
-                    if self.chance.random() < 0.3:
-                        await self._something(client)
+                    await self._something(client)
                 if tried - checked >= EVERY:
                     checked = tried
                     await self._hold_against_each_other(client)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from statistics import fmean
 from typing import Literal
@@ -359,7 +360,7 @@ class StudyState(msgspec.Struct, kw_only=True, omit_defaults=True):
                     commit=event.commit,
                     hypothesis=event.hypothesis,
                     expected_effect=event.expected_effect,
-                    changes=event.changes,
+                    changes=_shared(event.changes),
                     added=event.added,
                     removed=event.removed,
                     fingerprint=event.fingerprint,
@@ -527,6 +528,11 @@ def _begin(event: ev.ProposalStarted, time: float) -> Experiment:
     return Experiment(
         number=event.number, stage="proposing", base=event.base, agent=event.agent, spec=event.spec, started=time
     )
+
+
+def _shared(changes: tuple[Change, ...]) -> tuple[Change, ...]:
+    """`changes` with one string for equal ones, since a study moves the same few constants again and again."""
+    return tuple(Change(sys.intern(one.name), sys.intern(one.old), sys.intern(one.new)) for one in changes)
 
 
 def noise_of(experiments: Iterable[Experiment]) -> Noise:

@@ -174,6 +174,10 @@ class Server:
         finally:
             self._connections.discard(task)
             writer.close()
+            if error := reader.exception():
+                # The stream keeps it, and it keeps the frames it passed through: the stream's, and of a snapshot's
+                # part. A process with few new objects breaks such a cycle after hours.
+                error.__traceback__ = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         decoder: msgspec.json.Decoder[wire.AnyRequest] = msgspec.json.Decoder(wire.AnyRequest)

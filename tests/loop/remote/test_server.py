@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 import stat
@@ -278,6 +279,29 @@ async def test_viewers_that_come_and_go_leave_nothing(engine, server, connect, u
         await client.close()
     await until(lambda: not server._viewers and not server._connections, "all are forgotten")
     engine.happens(OPENED)
+
+
+async def test_a_viewer_that_breaks_off_in_a_snapshot_leaves_no_memory_behind(engine, server, path, until):
+    engine.happens(OPENED, *[ev.Noted(text="x" * 10_000)] * 200)
+
+    def readers() -> int:
+        return sum(isinstance(one, asyncio.StreamReader) for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = readers()
+        for _ in range(3):
+            with socket.socket(socket.AF_UNIX) as viewer:
+                viewer.connect(str(path))
+                viewer.sendall(wire.encode(wire.Watch(id=1)))
+                await until(lambda: server._viewers, "it watches")
+                await asyncio.sleep(0.05)  # The snapshot waits for somebody to read it.
+            await until(lambda: not server._connections, "it is forgotten")
+        await asyncio.sleep(0.05)
+        assert readers() == before, "what is left of them waits for a collection that may come in hours"
+    finally:
+        gc.enable()
 
 
 async def test_a_viewer_that_hangs_up_in_the_middle_of_a_command_does_not_undo_it(engine, server, connect, until):
