@@ -176,6 +176,9 @@ class Proposer:
                     usable = True if isinstance(outcome, Proposal) else False if outcome.mends else None
                     told = replace(used, mends=outcome.mends, usable=usable, seconds=time.monotonic() - began)
                     await self._record(told)
+                    agent, config = self._agent.name, self._study.config
+                    if said := caps.untold(agent, self._state.usage[agent], config.caps):
+                        await self._record(ev.Warned(text=said))
         return outcome
 
     async def _tell(self, number: int, old: Mapping[str, str], files: Mapping[str, str], draft: Draft) -> None:

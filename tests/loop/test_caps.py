@@ -2,7 +2,7 @@
 
 import pytest
 
-from loop.caps import doubt, left, reached
+from loop.caps import doubt, left, reached, untold
 from loop.config import Asking, Caps
 from loop.state import Experiment, StudyState, Usage
 
@@ -59,3 +59,22 @@ def test_what_is_left_is_told_in_words():
 )
 def test_a_cap_on_cost_is_doubted_where_the_cost_may_not_be_known(agent, cost, prices, doubted):
     assert (doubt(agent, Caps(cost=cost), Asking(prices=prices)) is not None) == doubted
+
+
+@pytest.mark.parametrize(
+    ("used", "caps", "said"),
+    [
+        ({"turns": 1}, {"tokens": 1000}, "cap on tokens does not hold"),
+        ({"turns": 1}, {"tokens": 1000, "cost": 1.0}, "cap on tokens and cost does not hold"),
+        ({"turns": 2}, {"tokens": 1000}, None),
+        ({"turns": 1, "input": 10}, {"tokens": 1000}, None),
+        ({"turns": 1}, {"hours": 1}, None),
+    ],
+    ids=["tokens", "both", "told before", "it tells", "no such cap"],
+)
+def test_a_cap_that_nothing_is_counted_against_is_told_once(used, caps, said):
+    told = untold("acp:own", Usage(**used), Caps(**caps))
+    if said is None:
+        assert told is None
+    else:
+        assert said in told and "acp:own" in told and "cap experiments or hours" in told

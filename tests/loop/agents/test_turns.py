@@ -30,7 +30,7 @@ STANDIN = Path(__file__).parents[2] / "standin" / "acp_agent.py"
 def moving(search, replace, **more):
     edits = [{"path": "train.py", "search": search, "replace": replace}]
     idea = {"hypothesis": f"{search} -> {replace}", "expected_effect": "-0.01", "edits": edits}
-    return answer(think="Hm.", calls=[("propose", idea)], usage=USAGE, **more)
+    return answer(**{"think": "Hm.", "calls": [("propose", idea)], "usage": USAGE, **more})
 
 
 RATE = moving("LEARNING_RATE = 0.02", "LEARNING_RATE = 0.1")
@@ -84,6 +84,15 @@ async def test_what_turns_cost_is_counted_told_and_journalled(repository, monkey
         assert "3.60 k tokens" in told and "0.009" in told
     assert "openai:fake" in report.report(state, "") and "50 %" in report.report(state, "")
     assert "3.60 k tokens" not in plain.overview(fold([]), alive=False)
+
+
+async def test_a_server_that_tells_no_tokens_is_told_of_once_where_they_are_capped(repository, monkeypatch):
+    settle(repository, "caps = { tokens = 2000 }")
+    rate, deeper = moving("= 0.02", "= 0.1", usage=None), moving("DEPTH = 4", "DEPTH = 8", usage=None)
+    async with playing(repository, monkeypatch, rate, deeper, experiments=2) as (engine, _):
+        await engine.run()
+    (warning,) = engine.state.warnings
+    assert "openai:fake did not tell" in warning and "cap on tokens does not hold" in warning
 
 
 async def test_a_cap_ends_the_study_after_the_experiment_under_way(repository, monkeypatch):
