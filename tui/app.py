@@ -95,10 +95,12 @@ class LabtopApp(App[str]):
             theme = "ansi-dark"  # Of sixteen colours the terminal's own say more than the nearest to others.
         self.theme = theme
 
+    def get_default_screen(self) -> Cockpit:
+        return self._cockpit
+
     def on_mount(self) -> None:
         self._wear(self.current_theme)
         self.theme_changed_signal.subscribe(self, self._wear)
-        self.push_screen(self._cockpit)
         self.run_worker(self._watch(), name="watching the engine", exit_on_error=True)
         if self._complaint:
             self.call_later(self.notify, self._complaint, severity="warning", markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -47,6 +48,7 @@ BLURRED, FAR = 8, 2
 class Cockpit(Screen[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (180, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]  # noqa: RUF012
+    AUTO_FOCUS = ""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(action.key, f"act('{action.name}')", show=False) for action in ACTIONS if action.key != "tab"),
@@ -87,6 +89,8 @@ class Cockpit(Screen[None]):
         self._current = 1
         """The pane that is shown where there is room for one."""
         self._frame = 0
+        self._curtain = contextlib.ExitStack()
+        """Closed with the first drawing: until then a paint would show empty panes, and cost as much."""
         self._panes: list[Pane] = [AgentPane(), DiffPane(), ChartPane(), MachinePane(), ExperimentsPane(), LogPane()]
         """By number, from 1."""
 
@@ -109,6 +113,7 @@ class Cockpit(Screen[None]):
         yield Footer()
 
     def on_mount(self) -> None:
+        self._curtain.enter_context(self.app.batch_update())
         settings, table, chart = self._settings, self.query_one(ExperimentsPane), self.query_one(ChartPane)
         self.set_class(settings.zoomed, "-zoom")
         chart.mode = next((mode for mode in MODES if mode == settings.chart), "history")
@@ -137,6 +142,7 @@ class Cockpit(Screen[None]):
         """Show everything anew, without waiting for a frame."""
         self.touch(ALL)
         self._draw()
+        self._on_timer_update()  # No public name paints at once; Textual's own timer comes up to 17 ms later.
 
     def restyle(self) -> None:
         """Draw everything anew, in the colours that are worn now."""
@@ -174,6 +180,7 @@ class Cockpit(Screen[None]):
                 self.query_one(Tabs).show(self._panes, self._current)
                 self.query_one(Summary).show(self._view)
             self._show_keys()
+        self._curtain.close()
 
     def _show_keys(self) -> None:
         usable = {action.name for action in ACTIONS if self.refusal(action.name) is None}
