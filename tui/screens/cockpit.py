@@ -232,14 +232,12 @@ class Cockpit(Screen[None]):
         """The pane in focus."""
         return self._panes[self._current - 1]
 
-    def refusal(self, name: str) -> str | None:
-        """Why an action can do nothing now; None where it can."""
+    def refusal(self, name: str, number: int | None = None) -> str | None:
+        """Why an action, on experiment `number` where it is about one, can do nothing now; None where it can."""
+        if name == "keep" and number is None:
+            number = self.query_one(ExperimentsPane).pointed
         return actions.refusal(
-            name,
-            self._view.state,
-            connected=self._view.connected,
-            pointed=self.query_one(ExperimentsPane).pointed,
-            compact=self._compact,
+            name, self._view.state, connected=self._view.connected, number=number, compact=self._compact
         )
 
     @property
@@ -330,17 +328,12 @@ class Cockpit(Screen[None]):
             confirm="ctrl+r",
             verb="reject it",
             opened_by="x",
+            refusal=lambda: self.refusal("reject", number),
         )
 
         def rejected(why: str | None) -> None:
-            if why is None:
-                return
-            now = self._view.state.current
-            if now is None or now.number != number:
-                said = f"{words.name(number)} was decided meanwhile; nothing was rejected"
-                self.notify(said, severity="warning", markup=False)
-                return
-            self._give(commands.Reject(why=why))
+            if why is not None:
+                self._give(commands.Reject(why=why, number=number))
 
         self.app.push_screen(dialog, rejected)
 
@@ -379,7 +372,12 @@ class Cockpit(Screen[None]):
             look.INK,
         )
         dialog = AskWhy(
-            title=f"keep {words.name(number)} by hand", effect=effect, confirm="ctrl+k", verb="keep it", opened_by="k"
+            title=f"keep {words.name(number)} by hand",
+            effect=effect,
+            confirm="ctrl+k",
+            verb="keep it",
+            opened_by="k",
+            refusal=lambda: self.refusal("keep", number),
         )
 
         def kept(why: str | None) -> None:
@@ -415,16 +413,12 @@ class Cockpit(Screen[None]):
             confirm="ctrl+u",
             verb="undo it",
             opened_by="u",
+            refusal=lambda: self.refusal("undo", number),
         )
 
         def undone(why: str | None) -> None:
             if why is not None:
-                now = self._view.state.before
-                if now is None or now.number != number:
-                    said = "another verdict came meanwhile; nothing was undone"
-                    self.notify(said, severity="warning", markup=False)
-                    return
-                self._give(commands.Undo(why=why))
+                self._give(commands.Undo(why=why, number=number))
 
         self.app.push_screen(dialog, undone)
 
@@ -445,15 +439,22 @@ class Cockpit(Screen[None]):
     def _act_stop(self) -> None:
         from tui.screens.stop import StopEngine
 
-        current, measured = self._view.state.current, self._view.state.measuring
-        under_way = current if current and current.stage in ("training", "trained") else measured
-        running = words.name(under_way.number) if under_way else None
+        def running() -> str | None:
+            current, measured = self._view.state.current, self._view.state.measuring
+            under_way = current if current and current.stage in ("training", "trained") else measured
+            return words.name(under_way.number) if under_way else None
+
+        meant = running()
+
+        def refusal() -> str | None:
+            moved = f"{meant} has ended meanwhile" if meant else "another experiment has begun meanwhile"
+            return self.refusal("stop") or (moved if running() != meant else None)
 
         def chosen(when: str | None) -> None:
             if when is not None:
                 self._give(commands.Stop(now=when == "now"))
 
-        self.app.push_screen(StopEngine(tag=self._view.state.tag, running=running), chosen)
+        self.app.push_screen(StopEngine(tag=self._view.state.tag, running=meant, refusal=refusal), chosen)
 
     def _act_program(self) -> None:
         self.run_worker(self._edit(), group="editor", exclusive=True)
