@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events, on
 from textual.app import App, SystemCommand
@@ -119,6 +119,11 @@ class LabtopApp(App[str]):
         if self._settled:
             self._remember(theme=theme.name)
         self._settled = True
+
+    def notify(self, message: str, **how: Any) -> None:
+        """Tell something in the corner, in place of what was told there before: a pile of it would cover the study."""
+        self.clear_notifications()
+        super().notify(message, **how)
 
     def _remember(self, **changed: object) -> None:
         """Keep what a person has set. A file that another version wrote is left to it."""

@@ -78,6 +78,7 @@ class Dialog(ModalScreen[str | None]):
     def on_mount(self) -> None:
         self.query_one("#effect", Words).say(self._effect, layout=True)
         self.hint(self.keys())
+        self.app.clear_notifications()  # What was told before would lie over it.
         self.set_interval(LOOK_AGAIN, self.holds)
 
     def holds(self) -> bool:

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from rich.text import Text
 from textual import events, on
+from textual.actions import SkipAction
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
@@ -51,7 +52,12 @@ class Cockpit(Screen[None]):
     AUTO_FOCUS = ""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(Binding(action.key, f"act('{action.name}')", show=False) for action in ACTIONS if action.key != "tab"),
+        *(
+            # With priority what opens a line to write on, so that what is typed right after it goes there.
+            Binding(action.key, f"act('{action.name}')", show=False, priority=action.name == "find")
+            for action in ACTIONS
+            if action.key != "tab"
+        ),
         Binding("enter", "open_waiting", show=False),
         Binding("escape", "end_find", show=False),
         # With priority, so that a key typed right after them goes to the pane that they went to.
@@ -185,7 +191,9 @@ class Cockpit(Screen[None]):
     def _show_keys(self) -> None:
         usable = {action.name for action in ACTIONS if self.refusal(action.name) is None}
         self.query_one(Footer).show(usable, self._view.state)
-        self.query_one(Request).show(self._view.state)
+        elsewhere = self._current != ExperimentsPane.number
+        pointed = None if elsewhere else self.query_one(ExperimentsPane).pointed
+        self.query_one(Request).show(self._view.state, pointed=pointed)
 
     def on_resize(self, event: events.Resize) -> None:
         # The panes have their new sizes only after the layout.
@@ -219,9 +227,6 @@ class Cockpit(Screen[None]):
             self.call_after_refresh(self.set_focus, target)
 
     def action_pane(self, number: int) -> None:
-        if isinstance(self.focused, Input):
-            self.focused.insert_text_at_cursor(str(number))  # These keys have priority, even over what is typed.
-            return
         self._go_to(number)
 
     def action_turn(self, by: int) -> None:
@@ -482,12 +487,11 @@ class Cockpit(Screen[None]):
         self.post_message(self.Arranged())
 
     def _act_find(self) -> None:
-        pane = self.current
-        if not pane.finds:
-            # Chart and machine have nothing to look for; what one filters is the table.
-            self._go_to(5)
-            pane = self.current
-        pane.ask_what_to_find()
+        if isinstance(self.focused, Input):
+            raise SkipAction  # Textual leaves other keys that have priority to a line that is written on, and not this.
+        if not self.current.finds:
+            self._set_current(5)  # Chart and machine have nothing to look for; what one filters is the table.
+        self.current.ask_what_to_find()
 
     def _act_next(self) -> None:
         self._step_to(1)
