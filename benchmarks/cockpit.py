@@ -132,6 +132,7 @@ class Terminal:
         environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
         environment["XDG_STATE_HOME"] = str(self._root / "state")
         environment.pop("NO_COLOR", None)
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # Else each start compiles the cockpit anew: 80 ms.
         self.begun = time.monotonic()
         command = [str(Path(sys.executable).parent / "labtop"), "-C", str(self._root), "attach", "--tag", TAG]
         self._process = subprocess.Popen(

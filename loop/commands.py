@@ -22,9 +22,11 @@ class Step(Command, frozen=True):
 
 
 class Reject(Command, frozen=True):
-    """End the running experiment with its whole process tree, record why, and go on with the next one."""
+    """End the running experiment with its whole process tree, record why, and go on with the next one. `number` guards
+    against ending another one than was looked at."""
 
     why: str
+    number: int | None = None
 
 
 class Keep(Command, frozen=True):
@@ -35,9 +37,11 @@ class Keep(Command, frozen=True):
 
 
 class Undo(Command, frozen=True):
-    """Take the latest verdict back: what was kept leaves the branch, what was not is run again."""
+    """Take the latest verdict back: what was kept leaves the branch, what was not is run again. `number` guards against
+    undoing another one than was looked at."""
 
     why: str
+    number: int | None = None
 
 
 class Gate(Command, frozen=True):

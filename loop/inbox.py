@@ -31,11 +31,11 @@ class Inbox:
             case commands.Step():
                 return await self._step()
             case commands.Reject():
-                return await self._reject(command.why)
+                return await self._reject(command.number, command.why)
             case commands.Keep():
                 return await self._keep(command.number, command.why)
             case commands.Undo():
-                return await self._undo(command.why)
+                return await self._undo(command.number, command.why)
             case commands.Gate():
                 return await self._gate(command.on)
             case commands.Approve():
@@ -112,10 +112,10 @@ class Inbox:
         )
         return Reply(ok=True, text=f"{what}, and then it waits")
 
-    async def _reject(self, why: str) -> Reply:
+    async def _reject(self, asked: int | None, why: str) -> Reply:
         engine = self._engine
         async with engine.deciding:
-            if (refused := refusals.reject(engine.state)) is not None:
+            if (refused := refusals.reject(engine.state, asked)) is not None:
                 return Reply(ok=False, text=refused)
             experiment, measuring = engine.state.current, engine.state.measuring
             assert experiment is not None
@@ -150,10 +150,10 @@ class Inbox:
             await engine.lane.kill(f"{number:04d} was kept by hand")
         return Reply(ok=True, text=f"kept {number:04d}; {engine.study.branch} stands on it")
 
-    async def _undo(self, why: str) -> Reply:
+    async def _undo(self, asked: int | None, why: str) -> Reply:
         engine = self._engine
         async with engine.deciding:
-            if (refused := refusals.undo(engine.state)) is not None:
+            if (refused := refusals.undo(engine.state, asked)) is not None:
                 return Reply(ok=False, text=refused)
             assert engine.state.before is not None
             number, measuring = engine.state.before.number, engine.state.measuring

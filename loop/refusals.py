@@ -8,9 +8,11 @@ from __future__ import annotations
 from loop.state import BASELINE, StudyState
 
 
-def reject(state: StudyState) -> str | None:
-    """Why the experiment under way cannot be rejected."""
+def reject(state: StudyState, number: int | None) -> str | None:
+    """Why experiment `number`, or whatever is under way, cannot be rejected."""
     current = state.current
+    if number is not None and (current is None or current.number != number):
+        return f"{number:04d} was decided meanwhile; nothing is rejected"
     if current is None:
         if (measured := state.measuring) is not None:
             return f"{measured.number:04d} is the incumbent, measured again; only a proposal can be rejected"
@@ -47,9 +49,11 @@ def keep(state: StudyState, number: int | None) -> str | None:
     return None
 
 
-def undo(state: StudyState) -> str | None:
-    """Why the latest verdict cannot be undone."""
+def undo(state: StudyState, number: int | None) -> str | None:
+    """Why the latest verdict, on experiment `number` or whichever it is on, cannot be undone."""
     before, current, best = state.before, state.current, state.best
+    if number is not None and (before is None or before.number != number):
+        return f"the verdict on {number:04d} is not the latest any more; nothing is undone"
     if before is None:
         return "there is no verdict to undo; one can be undone until the next one, and once"
     number = before.number

@@ -79,11 +79,11 @@ def label(action: Action, state: StudyState) -> str:
     return action.label
 
 
-def refusal(name: str, state: StudyState, *, connected: bool, pointed: int | None, compact: bool) -> str | None:
+def refusal(name: str, state: StudyState, *, connected: bool, number: int | None, compact: bool) -> str | None:
     """Why an action can do nothing now, in a sentence; None where it can.
 
     Args:
-        pointed: the experiment under the table's cursor.
+        number: the experiment that it is about, where one was named.
         compact: the screen has room for one pane only.
     """
     if BY_NAME[name].asks:
@@ -93,13 +93,13 @@ def refusal(name: str, state: StudyState, *, connected: bool, pointed: int | Non
             return "no engine answers; nothing can be asked of it"
     match name:
         case "reject":
-            return refusals.reject(state)
+            return refusals.reject(state, number)
         case "step":
             return refusals.step(state)
         case "keep":
-            return refusals.keep(state, pointed)
+            return refusals.keep(state, number)
         case "undo":
-            return refusals.undo(state)
+            return refusals.undo(state, number)
         case "zoom" if compact:
             return "this terminal has room for one pane; it is as large as it gets"
     return None

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events, on
 from textual.app import App, SystemCommand
@@ -95,10 +95,12 @@ class LabtopApp(App[str]):
             theme = "ansi-dark"  # Of sixteen colours the terminal's own say more than the nearest to others.
         self.theme = theme
 
+    def get_default_screen(self) -> Cockpit:
+        return self._cockpit
+
     def on_mount(self) -> None:
         self._wear(self.current_theme)
         self.theme_changed_signal.subscribe(self, self._wear)
-        self.push_screen(self._cockpit)
         self.run_worker(self._watch(), name="watching the engine", exit_on_error=True)
         if self._complaint:
             self.call_later(self.notify, self._complaint, severity="warning", markup=False)
@@ -117,6 +119,11 @@ class LabtopApp(App[str]):
         if self._settled:
             self._remember(theme=theme.name)
         self._settled = True
+
+    def notify(self, message: str, **how: Any) -> None:
+        """Tell something in the corner, in place of what was told there before: a pile of it would cover the study."""
+        self.clear_notifications()
+        super().notify(message, **how)
 
     def _remember(self, **changed: object) -> None:
         """Keep what a person has set. A file that another version wrote is left to it."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import socket
 
 from aiohttp import web
 from textual_serve.server import Server
+
+FOREIGN = re.compile(r'<link[^>]+href="https:[^>]+>')
+"""Where textual-serve's page fetches its font from; it has the same one among its own files."""
+FONT = "fonts/RobotoMono-VariableFont_wght.ttf"
 
 
 class Browser(Server):
@@ -34,6 +39,15 @@ class Browser(Server):
         app = web.Application()
         app.add_subapp(f"/{self._key}", await super()._make_app())
         return app
+
+    async def handle_index(self, request: web.Request) -> web.StreamResponse:
+        """The page, which asks nobody but this server for anything: a lab may be offline, and is nobody's business."""
+        page = await super().handle_index(request)
+        assert isinstance(page, web.Response)
+        font = request.app.router["static"].url_for(filename=FONT)
+        own = f'<style>@font-face {{ font-family: "Roboto Mono"; src: url("{font}"); }}</style>'
+        page.text = FOREIGN.sub(own, page.text or "")
+        return page
 
     def run(self) -> None:
         web.run_app(self._make_app(), sock=self._listening, print=None, access_log=None)

@@ -6,11 +6,15 @@ import shlex
 import sys
 from pathlib import Path
 
+from textual import events
+
 from loop import commands
 from loop import events as ev
 from loop.agents import make
 from loop.events import AgentDelta, DraftDiff, LogLines, ProposalStarted
 from tui import actions, look, terminal
+from tui.actions import ACTIONS
+from tui.app import LabtopApp
 from tui.attention import wanted
 from tui.screens.cockpit import Cockpit
 from tui.screens.program import merge
@@ -350,3 +354,59 @@ def test_commands_have_the_same_names():
         options |= {"amend": ["--patch", "x"], "break": ["crash"], "note": ["x", "--on", "3"]}
         assert parser().parse_args([name, *options.get(name, [])]).act
     assert commands.Approve(number=3) == commands.Approve(number=3)
+
+
+async def test_what_is_typed_right_after_the_slash_is_a_filter_wherever_the_focus_was(
+    cardboard, cardboard_cockpit, sees, until
+):
+    cardboard.tell_study("discard", "crash")
+    async with cardboard_cockpit((80, 24)) as (app, pilot):
+        await sees(app, "0002")
+        await pilot.press("3")
+        await sees(app, "val_bpb, lower is better")
+        # As one piece from the line: nothing is settled between two keys.
+        for key, character in (("slash", "/"), ("c", "c"), ("r", "r"), ("slash", "/"), ("x", "x"), ("1", "1")):
+            app.post_message(events.Key(key, character))
+        await sees(app, "cr/x1", "0 of 3")
+        assert len(app.screen_stack) == 1 and not cardboard.commands
+        await pilot.press("escape")
+        await sees(app, "0001", "▼ follow")
+
+
+async def test_a_notice_takes_the_place_of_the_one_before(
+    cardboard, cardboard_cockpit, sees, text_of, until, monkeypatch
+):
+    monkeypatch.setattr(LabtopApp, "NOTIFICATION_TIMEOUT", 600.0)
+    cardboard.tell_study(None)
+    async with cardboard_cockpit((80, 24)) as (app, pilot):
+        await sees(app, "0001")
+        await pilot.press("z")
+        await sees(app, "this terminal has room for one pane")
+        await pilot.press("u")
+        await sees(app, "everything is compared")
+        await until(lambda: "room for one pane" not in text_of(app), "the first notice is gone")
+
+
+async def test_a_page_cuts_no_word_off_at_any_width(cardboard, cardboard_cockpit, sees, text_of, until):
+    cardboard.tell_study(None)
+    async with cardboard_cockpit((80, 60)) as (app, pilot):
+        await sees(app, "0001")
+        await pilot.press("question_mark")
+        await sees(app, "every action by name")
+        said = " ".join(text_of(app).split())
+        missing = [action.does for action in ACTIONS if action.name != "next_pane" and action.does not in said]
+        assert not missing
+
+
+async def test_the_line_of_what_waits_names_enter_only_where_it_opens_that(cardboard, cardboard_cockpit, sees, text_of):
+    cardboard.tell(ev.GateSet(on=True))
+    cardboard.tell_study("discard", None)
+    cardboard.records.pop()  # It is proposed, and does not train.
+    async with cardboard_cockpit() as (app, pilot):
+        await sees(app, "0002 waits for your approval", "enter look at it")
+        await pilot.press("end")
+        assert "enter look at it" not in await sees(app, "0002 waits for your approval   a approve")
+        await pilot.press("1")
+        await sees(app, "enter look at it")
+        await pilot.press("enter")
+        await sees(app, "experiment 0002")

@@ -17,6 +17,7 @@ import sys
 import termios
 import time
 from pathlib import Path
+from urllib.parse import urljoin
 
 import aiohttp
 import psutil
@@ -154,6 +155,11 @@ async def test_in_a_browser_it_draws_and_takes_keys_at_an_address_of_its_own(lab
                     assert (await browser.get(origin + unlocked)).status == 404
                 page = await (await browser.get(address)).text()
                 assert "labtop t" in page
+                named = re.findall(r"""(?:src=|href=|url\()["']([^"']+)""", page)
+                fetched = {urljoin(address, html.unescape(name)) for name in named}
+                assert any(name.endswith(".js") for name in fetched) and any(".ttf" in name for name in fetched)
+                for name in fetched:  # It talks to nobody else, and has all that it asks for.
+                    assert name.startswith(address) and (await browser.get(name)).status == 200, name
                 socket = html.unescape(re.search(r'data-session-websocket-url="(.*?)"', page)[1])
                 async with browser.ws_connect(f"{socket}?width={COLUMNS}&height={LINES}") as session:
                     sight = Sight()

@@ -91,7 +91,9 @@ async def test_a_double_x_and_escape_reject_nothing(lab, cockpit, held, until, s
         assert engine.state.experiments[1].verdict is None
 
 
-async def test_a_rejection_written_too_long_does_not_hit_the_next_experiment(lab, cockpit, held, until, sees):
+async def test_a_rejection_written_too_long_says_so_and_does_not_hit_the_next_experiment(
+    lab, cockpit, held, until, sees
+):
     async with lab.engine() as engine, cockpit() as (app, pilot):
         await training(engine, 1, until)
         await sees(app, "training 0001 · ")
@@ -99,10 +101,49 @@ async def test_a_rejection_written_too_long_does_not_hit_the_next_experiment(lab
         await sees(app, "reject 0001")
         held()
         await until(lambda: engine.state.experiments[1].verdict is not None, "0001 is decided")
-        await until(lambda: app.view.state.experiments[1].verdict is not None, "the cockpit knows")
+        await sees(app, "reject 0001", "0001 was decided meanwhile; nothing is rejected")
         await pilot.press(*"late", "ctrl+r")
-        await sees(app, "was decided meanwhile")
+        # Nor where the cockpit does not know it yet: the engine is told which one was meant.
+        reply = await engine.do(commands.Reject(why="late", number=1))
+        assert not reply.ok and "0001 was decided meanwhile" in reply.text
+        await sees(app, "reject 0001", "late")
+        await pilot.press("escape")
+        await sees(app, "5 experiments")
         assert engine.state.counts()["reject"] == 0
+
+
+async def test_an_undo_written_too_long_says_so_and_undoes_nothing(lab, cockpit, held, until, sees):
+    demand_much(lab)
+    async with lab.engine() as engine, cockpit() as (app, pilot):
+        await training(engine, 1, until)
+        await engine.do(commands.Reject(why="a slip"))
+        await training(engine, 2, until)
+        await engine.do(commands.Pause())
+        await engine.do(commands.Reject(why="in the way"))
+        await until(lambda: engine.state.current is None and not engine.proposer.busy, "nothing is under way")
+        await sees(app, "0002 reject: in the way")
+        await pilot.press("u")
+        await sees(app, "undo the verdict on 0002")
+        await engine.do(commands.Undo(why="another person did it"))
+        await sees(app, "undo the verdict on 0002", "the verdict on 0002 is not the latest any more")
+        await pilot.press(*"mine", "ctrl+u", "escape")
+        await sees(app, "5 experiments")
+        assert engine.state.experiments[1].verdict == "reject"
+
+
+async def test_a_stop_after_an_experiment_that_has_ended_says_so_and_stops_nothing(lab, cockpit, held, until, sees):
+    async with lab.engine() as engine, cockpit() as (app, pilot):
+        await training(engine, 1, until)
+        await sees(app, "training 0001 · ")
+        await pilot.press("Q")
+        await sees(app, "▸ after 0001")
+        held()
+        await until(lambda: engine.state.experiments[1].verdict is not None, "0001 is decided")
+        await sees(app, "▸ after 0001", "0001 has ended meanwhile")
+        await pilot.press("t", "enter")
+        await pilot.press("escape")
+        await sees(app, "5 experiments")
+        assert engine._stopping is None and not engine.task.done()
 
 
 async def test_k_keeps_the_experiment_under_the_cursor(lab, cockpit, until, sees):

@@ -144,7 +144,7 @@ def test_between_two_trials_it_says_that_there_may_be_another():
 
 
 def refusal(action, state, pointed=None):
-    return actions.refusal(action, state, connected=True, pointed=pointed, compact=False)
+    return actions.refusal(action, state, connected=True, number=pointed, compact=False)
 
 
 def test_a_key_says_why_it_cannot_act_on_what_is_measured_again_or_does_not_count():

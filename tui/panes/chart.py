@@ -52,10 +52,7 @@ class ChartPane(Pane, can_focus=True):
         self._drawn: object = None
         self._seen: object = None
         self._plots: Sequence[Plot] = ()
-
-    def on_mount(self) -> None:
-        super().on_mount()
-        self.call_after_refresh(self.run_worker, self._load())
+        self._loading = False
 
     async def _load(self) -> None:
         """Make the plots after the first sight: numpy, which they stand on, takes as long to load as all the rest."""
@@ -118,6 +115,9 @@ class ChartPane(Pane, can_focus=True):
         """So many cleared plots; None where `drawing` is what they show already, or they are not there yet."""
         if not self._plots:
             self._seen = None
+            if not self._loading:
+                self._loading = True
+                self.call_after_refresh(self.run_worker, self._load)
             return None
         if drawing == self._drawn:
             return None

@@ -50,7 +50,7 @@ class ExperimentsPane(Pane):
     shows: ClassVar[frozenset[Topic]] = frozenset(("state",))
     number = 5
     label = "experiments"
-    finds = "filter: words that the row, the hypothesis or the reason hold"
+    finds = "filter by words of row, hypothesis, reason"
 
     DEFAULT_CSS = """
     ExperimentsPane { padding: 0; }

@@ -63,7 +63,8 @@ class Request(Rows):
     Request.-asks { display: block; }
     """
 
-    def show(self, state: StudyState) -> None:
+    def show(self, state: StudyState, *, pointed: int | None) -> None:
+        """`pointed`: the experiment that enter opens in place of what waits, where the table has the focus."""
         waiting, current = state.awaiting, state.current
         self.set_class(waiting is not None or bool(state.asked), "-asks")
         if state.asked and current:
@@ -76,6 +77,7 @@ class Request(Rows):
         if waiting is None:
             return
         text = Text.assemble((f"! {words.name(waiting.number)} waits for your approval", f"bold {look.AMBER}"))
-        for key, does in (("enter", "look at it"), ("a", "approve"), ("x", "reject")):
+        looks = (("enter", "look at it"),) if pointed in (None, waiting.number) else ()
+        for key, does in (*looks, ("a", "approve"), ("x", "reject")):
             text.append(f"   {key}", f"bold {look.BLUE}").append(f" {does}", look.INK)
         self.say(text.append(f"   {words.what(waiting)}", look.INK))

@@ -36,7 +36,7 @@ def first_line(view: View, width: int) -> Text:
         left.append(view.missing, look.RED)
     else:
         left.append(words.activity(state, view.step, view.now()), f"bold {look.INK}")
-    share = words.share_spent(state, view.step)
+    share = None if mode == "NO ENGINE" else words.share_spent(state, view.step)
     best, gain = state.best, view.tally.gain
     right = Text()
     if best is not None:
@@ -50,7 +50,7 @@ def first_line(view: View, width: int) -> Text:
     fuller = right.copy()
     if gain is not None and best is not None and best.number > 0:
         fuller.append("   gain ", look.FAINT).append(gain, f"bold {look.GREEN}")
-    gap = view.gap.at_time if share is not None and mode != "NO ENGINE" else None
+    gap = view.gap.at_time if share is not None else None
     if gap is not None:
         left.append(f" · {words.ahead(gap)}", look.GREEN if gap >= 0 else look.AMBER)
     wider = left.copy()

@@ -123,8 +123,8 @@ class Lines(Widget, can_focus=True):
         return cropped.extend_cell_length(width).apply_style(self.rich_style)
 
     def on_resize(self, event: events.Resize) -> None:
-        if self._wrap and event.size.width != self._wrapped_to:
-            self._wrapped_to = event.size.width
+        if self._wrap and self.size.width != self._wrapped_to:
+            self._wrapped_to = self.size.width  # The event's is the padding's too.
             self.redraw()
         self._settle()
         self.refresh()

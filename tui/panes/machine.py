@@ -89,7 +89,11 @@ def _idle(view: View) -> list[Text]:
     share, past = known
     # Without seconds: a clock in every frame would be paid for in every frame.
     since = (
-        f"{past / 60:.0f} min" if past < 7200 else f"{past / 3600:.1f} h" if past < 172800 else f"{past / 86400:.0f} d"
+        f"{max(1, round(past / 60))} min"
+        if past < 7200
+        else f"{past / 3600:.1f} h"
+        if past < 172800
+        else f"{past / 86400:.0f} d"
     )
     return [_line("idle", words.percent(share), Text(f"of {since} since it began", look.FAINT))]
 

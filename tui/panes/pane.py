@@ -131,7 +131,7 @@ class Pane(Vertical):
         if not self.query(Find):
             find = Find(self.needle, placeholder=f"{self.finds}; enter keeps it, escape ends it", select_on_focus=True)
             self.mount(find)
-            find.focus()
+            self.screen.set_focus(find)
 
     def find(self, needle: str) -> None:
         """Look for it, as it is written; "" ends that."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import ClassVar
 
 from rich.text import Text
@@ -18,6 +19,8 @@ from tui.panes.pane import Words
 
 DEAF = 0.5
 """Seconds in which a second press of the key that opened the dialog counts as a slip."""
+LOOK_AGAIN = 0.5
+"""Seconds between two looks at whether what the dialog states still holds."""
 
 
 class Answer(Input):
@@ -50,10 +53,20 @@ class Dialog(ModalScreen[str | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", show=False, priority=True)]
 
-    def __init__(self, *, title: str, effect: Text, placeholder: str, opened_by: str, grave: bool) -> None:
+    def __init__(
+        self,
+        *,
+        title: str,
+        effect: Text,
+        placeholder: str,
+        opened_by: str,
+        grave: bool,
+        refusal: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """`refusal`: why it can do nothing, once the study has moved on."""
         super().__init__(classes="-grave" if grave else "")
         self._title, self._effect, self._placeholder = title, effect, placeholder
-        self._opened_by = opened_by
+        self._opened_by, self._refusal = opened_by, refusal
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
@@ -65,6 +78,14 @@ class Dialog(ModalScreen[str | None]):
     def on_mount(self) -> None:
         self.query_one("#effect", Words).say(self._effect, layout=True)
         self.hint(self.keys())
+        self.app.clear_notifications()  # What was told before would lie over it.
+        self.set_interval(LOOK_AGAIN, self.holds)
+
+    def holds(self) -> bool:
+        """Whether what it states still holds; where it does not, that is told."""
+        if why := self._refusal():
+            self.hint(Text(f"{why}  ", look.AMBER).append_text(key_line(("escape", "go back"))))
+        return not why
 
     @property
     def written(self) -> str:
@@ -91,8 +112,19 @@ def key_line(*pairs: tuple[str, str]) -> Text:
 class AskWhy(Dialog):
     """Gives the reason, or None. Confirmed by `confirm`, a key of its own; Enter only says so."""
 
-    def __init__(self, *, title: str, effect: Text, confirm: str, verb: str, opened_by: str) -> None:
-        super().__init__(title=title, effect=effect, placeholder="why?", opened_by=opened_by, grave=True)
+    def __init__(
+        self,
+        *,
+        title: str,
+        effect: Text,
+        confirm: str,
+        verb: str,
+        opened_by: str,
+        refusal: Callable[[], str | None],
+    ) -> None:
+        super().__init__(
+            title=title, effect=effect, placeholder="why?", opened_by=opened_by, grave=True, refusal=refusal
+        )
         self._confirm, self._verb = confirm, verb
 
     def keys(self) -> Text:
@@ -107,6 +139,8 @@ class AskWhy(Dialog):
         self.hint(Text("Enter does nothing here; ", look.AMBER).append_text(self.keys()))
 
     def action_confirm(self) -> None:
+        if not self.holds():
+            return
         if self.written:
             self.dismiss(self.written)
         else:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 from typing import ClassVar
 
 from rich.text import Text
 from textual import events, on
+from textual.actions import SkipAction
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
@@ -47,9 +49,15 @@ BLURRED, FAR = 8, 2
 class Cockpit(Screen[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (180, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]  # noqa: RUF012
+    AUTO_FOCUS = ""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(Binding(action.key, f"act('{action.name}')", show=False) for action in ACTIONS if action.key != "tab"),
+        *(
+            # With priority what opens a line to write on, so that what is typed right after it goes there.
+            Binding(action.key, f"act('{action.name}')", show=False, priority=action.name == "find")
+            for action in ACTIONS
+            if action.key != "tab"
+        ),
         Binding("enter", "open_waiting", show=False),
         Binding("escape", "end_find", show=False),
         # With priority, so that a key typed right after them goes to the pane that they went to.
@@ -87,6 +95,8 @@ class Cockpit(Screen[None]):
         self._current = 1
         """The pane that is shown where there is room for one."""
         self._frame = 0
+        self._curtain = contextlib.ExitStack()
+        """Closed with the first drawing: until then a paint would show empty panes, and cost as much."""
         self._panes: list[Pane] = [AgentPane(), DiffPane(), ChartPane(), MachinePane(), ExperimentsPane(), LogPane()]
         """By number, from 1."""
 
@@ -109,6 +119,7 @@ class Cockpit(Screen[None]):
         yield Footer()
 
     def on_mount(self) -> None:
+        self._curtain.enter_context(self.app.batch_update())
         settings, table, chart = self._settings, self.query_one(ExperimentsPane), self.query_one(ChartPane)
         self.set_class(settings.zoomed, "-zoom")
         chart.mode = next((mode for mode in MODES if mode == settings.chart), "history")
@@ -137,6 +148,7 @@ class Cockpit(Screen[None]):
         """Show everything anew, without waiting for a frame."""
         self.touch(ALL)
         self._draw()
+        self._on_timer_update()  # No public name paints at once; Textual's own timer comes up to 17 ms later.
 
     def restyle(self) -> None:
         """Draw everything anew, in the colours that are worn now."""
@@ -174,11 +186,14 @@ class Cockpit(Screen[None]):
                 self.query_one(Tabs).show(self._panes, self._current)
                 self.query_one(Summary).show(self._view)
             self._show_keys()
+        self._curtain.close()
 
     def _show_keys(self) -> None:
         usable = {action.name for action in ACTIONS if self.refusal(action.name) is None}
         self.query_one(Footer).show(usable, self._view.state)
-        self.query_one(Request).show(self._view.state)
+        elsewhere = self._current != ExperimentsPane.number
+        pointed = None if elsewhere else self.query_one(ExperimentsPane).pointed
+        self.query_one(Request).show(self._view.state, pointed=pointed)
 
     def on_resize(self, event: events.Resize) -> None:
         # The panes have their new sizes only after the layout.
@@ -212,9 +227,6 @@ class Cockpit(Screen[None]):
             self.call_after_refresh(self.set_focus, target)
 
     def action_pane(self, number: int) -> None:
-        if isinstance(self.focused, Input):
-            self.focused.insert_text_at_cursor(str(number))  # These keys have priority, even over what is typed.
-            return
         self._go_to(number)
 
     def action_turn(self, by: int) -> None:
@@ -225,14 +237,12 @@ class Cockpit(Screen[None]):
         """The pane in focus."""
         return self._panes[self._current - 1]
 
-    def refusal(self, name: str) -> str | None:
-        """Why an action can do nothing now; None where it can."""
+    def refusal(self, name: str, number: int | None = None) -> str | None:
+        """Why an action, on experiment `number` where it is about one, can do nothing now; None where it can."""
+        if name == "keep" and number is None:
+            number = self.query_one(ExperimentsPane).pointed
         return actions.refusal(
-            name,
-            self._view.state,
-            connected=self._view.connected,
-            pointed=self.query_one(ExperimentsPane).pointed,
-            compact=self._compact,
+            name, self._view.state, connected=self._view.connected, number=number, compact=self._compact
         )
 
     @property
@@ -323,17 +333,12 @@ class Cockpit(Screen[None]):
             confirm="ctrl+r",
             verb="reject it",
             opened_by="x",
+            refusal=lambda: self.refusal("reject", number),
         )
 
         def rejected(why: str | None) -> None:
-            if why is None:
-                return
-            now = self._view.state.current
-            if now is None or now.number != number:
-                said = f"{words.name(number)} was decided meanwhile; nothing was rejected"
-                self.notify(said, severity="warning", markup=False)
-                return
-            self._give(commands.Reject(why=why))
+            if why is not None:
+                self._give(commands.Reject(why=why, number=number))
 
         self.app.push_screen(dialog, rejected)
 
@@ -372,7 +377,12 @@ class Cockpit(Screen[None]):
             look.INK,
         )
         dialog = AskWhy(
-            title=f"keep {words.name(number)} by hand", effect=effect, confirm="ctrl+k", verb="keep it", opened_by="k"
+            title=f"keep {words.name(number)} by hand",
+            effect=effect,
+            confirm="ctrl+k",
+            verb="keep it",
+            opened_by="k",
+            refusal=lambda: self.refusal("keep", number),
         )
 
         def kept(why: str | None) -> None:
@@ -408,16 +418,12 @@ class Cockpit(Screen[None]):
             confirm="ctrl+u",
             verb="undo it",
             opened_by="u",
+            refusal=lambda: self.refusal("undo", number),
         )
 
         def undone(why: str | None) -> None:
             if why is not None:
-                now = self._view.state.before
-                if now is None or now.number != number:
-                    said = "another verdict came meanwhile; nothing was undone"
-                    self.notify(said, severity="warning", markup=False)
-                    return
-                self._give(commands.Undo(why=why))
+                self._give(commands.Undo(why=why, number=number))
 
         self.app.push_screen(dialog, undone)
 
@@ -438,15 +444,22 @@ class Cockpit(Screen[None]):
     def _act_stop(self) -> None:
         from tui.screens.stop import StopEngine
 
-        current, measured = self._view.state.current, self._view.state.measuring
-        under_way = current if current and current.stage in ("training", "trained") else measured
-        running = words.name(under_way.number) if under_way else None
+        def running() -> str | None:
+            current, measured = self._view.state.current, self._view.state.measuring
+            under_way = current if current and current.stage in ("training", "trained") else measured
+            return words.name(under_way.number) if under_way else None
+
+        meant = running()
+
+        def refusal() -> str | None:
+            moved = f"{meant} has ended meanwhile" if meant else "another experiment has begun meanwhile"
+            return self.refusal("stop") or (moved if running() != meant else None)
 
         def chosen(when: str | None) -> None:
             if when is not None:
                 self._give(commands.Stop(now=when == "now"))
 
-        self.app.push_screen(StopEngine(tag=self._view.state.tag, running=running), chosen)
+        self.app.push_screen(StopEngine(tag=self._view.state.tag, running=meant, refusal=refusal), chosen)
 
     def _act_program(self) -> None:
         self.run_worker(self._edit(), group="editor", exclusive=True)
@@ -474,12 +487,11 @@ class Cockpit(Screen[None]):
         self.post_message(self.Arranged())
 
     def _act_find(self) -> None:
-        pane = self.current
-        if not pane.finds:
-            # Chart and machine have nothing to look for; what one filters is the table.
-            self._go_to(5)
-            pane = self.current
-        pane.ask_what_to_find()
+        if isinstance(self.focused, Input):
+            raise SkipAction  # Textual leaves other keys that have priority to a line that is written on, and not this.
+        if not self.current.finds:
+            self._set_current(5)  # Chart and machine have nothing to look for; what one filters is the table.
+        self.current.ask_what_to_find()
 
     def _act_next(self) -> None:
         self._step_to(1)

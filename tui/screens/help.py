@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.console import RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from tui import look, words
@@ -45,7 +47,7 @@ AUDITS = {
 
 class Help(Page):
     def on_mount(self) -> None:
-        texts = [
+        texts: list[RenderableType] = [
             Text("keys", f"bold {look.BLUE}"),
             *_pairs([(action.shown, action.does) for action in ACTIONS if action.name != "next_pane"]),
             *_pairs(MOVING),
@@ -69,5 +71,8 @@ class Help(Page):
         self.fill("help", texts, key_line(("up/down", "scroll"), ("escape", "back")))
 
 
-def _pairs(pairs: Sequence[tuple[str, str]]) -> list[Text]:
-    return [Text.assemble((f"  {name:<12}", f"bold {look.INK}"), (said, look.FAINT)) for name, said in pairs]
+def _pairs(pairs: Sequence[tuple[str, str]]) -> list[RenderableType]:
+    grid = Table.grid()
+    for name, said in pairs:
+        grid.add_row(Text(f"  {name:<12}", f"bold {look.INK}"), Text(said, look.FAINT))
+    return [grid]

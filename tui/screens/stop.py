@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from rich.text import Text
@@ -21,7 +22,7 @@ class StopEngine(Dialog):
         Binding("up,down", "other", show=False, priority=True),
     ]
 
-    def __init__(self, *, tag: str, running: str | None) -> None:
+    def __init__(self, *, tag: str, running: str | None, refusal: Callable[[], str | None]) -> None:
         """`running`: the experiment that is trained, audited or confirmed, in words."""
         self._tag, self._under_way = tag, running
         self._now = running is None
@@ -31,6 +32,7 @@ class StopEngine(Dialog):
             placeholder=f"type the study's tag to confirm: {tag}",
             opened_by="Q",
             grave=True,
+            refusal=refusal,
         )
 
     def keys(self) -> Text:
@@ -44,6 +46,8 @@ class StopEngine(Dialog):
 
     @on(Input.Submitted)
     def _stop(self) -> None:
+        if not self.holds():
+            return
         if self.written == self._tag:
             self.dismiss("now" if self._now else "after")
         else:
