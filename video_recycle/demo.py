@@ -35,7 +35,7 @@ SHEET_CLIPS = (1, 5, 10, 20, 30, 40, 50)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pretrain", action="store_true", help="make the base weights again first (some 3 minutes)")
+    parser.add_argument("--pretrain", action="store_true", help="make the base weights again first (a minute)")
     parser.add_argument("--seed", type=int, default=0, help="of fine-tuning and of what is rolled out [0]")
     parser.add_argument("--steps", type=int, default=tiny.FINE_TUNING.steps, help=f"[{tiny.FINE_TUNING.steps}]")
     parser.add_argument("--clips", type=int, default=50, help="to roll out [50]")

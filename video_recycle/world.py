@@ -1,8 +1,9 @@
-"""A small world whose truth is known at every moment: a patterned background, and a disc on its way round the middle.
+"""A small world whose truth is known at every moment: a patterned background, and a disc that swings before it.
 
-Scenes differ in colours, pattern and phase; size, orbit, speed and direction are the same in all. So one frame tells
-all that follows: how the disc moves, and how everything has to go on looking. What a model keeps of the look for
-hundreds of frames, and whether the disc still goes round, is measured against the truth in `measure`.
+Scenes differ in colours, pattern and the disc's place; its size and its swing are the same in all. A swing takes as
+long as a clip's new frames, so every clip begins and ends alike, and no model can lose the beat: all that drifts in a
+long video is how things look. What a model keeps of that for hundreds of frames, and whether the disc still swings, is
+measured against the truth in `measure`.
 
 Pixels are `[B, 3, T, 12, 12]` in -1..1; latents are those, scaled.
 """
@@ -21,9 +22,11 @@ LATENT = (3, SIZE, SIZE)
 SCALE = 2.0
 """Latents are so many times the pixels, about unit variance."""
 ORBIT, RADIUS, EDGE = 3.2, 1.5, 1.6
-"""Pixels: from the middle to the disc's, the disc's radius, and the width its rim is softened over."""
-TURN = 2 * math.pi / 64
-"""Radians per frame: a third of a pixel."""
+"""Pixels: from the middle to the disc's home, the disc's radius, and the width its rim is softened over."""
+PERIOD = 4
+"""Frames of a swing."""
+SWING = 0.25
+"""Radians along the orbit, to either side of home: eight tenths of a pixel."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def background(made: Scenes) -> Tensor:
 
 def angle(made: Scenes, times: Tensor) -> Tensor:
     """Where the disc is on its orbit at `times`, frames, `[T]` or `[B, T]`: radians, `[B, T]`."""
-    return made.phase[:, None] + TURN * times.to(made.phase)
+    return made.phase[:, None] + SWING * torch.sin(2 * math.pi / PERIOD * times.to(made.phase))
 
 
 def with_disc(made: Scenes, behind: Tensor, angles: Tensor) -> Tensor:

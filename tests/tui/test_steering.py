@@ -131,19 +131,18 @@ async def test_an_undo_written_too_long_says_so_and_undoes_nothing(lab, cockpit,
         assert engine.state.experiments[1].verdict == "reject"
 
 
-async def test_a_stop_after_an_experiment_that_has_ended_says_so_and_stops_nothing(lab, cockpit, held, until, sees):
+async def test_what_was_chosen_for_an_experiment_that_has_ended_stops_no_other(lab, cockpit, held, until, sees):
     async with lab.engine() as engine, cockpit() as (app, pilot):
         await training(engine, 1, until)
         await sees(app, "training 0001 · ")
-        await pilot.press("Q")
-        await sees(app, "▸ after 0001")
-        held()
-        await until(lambda: engine.state.experiments[1].verdict is not None, "0001 is decided")
-        await sees(app, "▸ after 0001", "0001 has ended meanwhile")
+        await pilot.press("Q", "down")
+        await sees(app, "▸ now: what runs for 0001")
+        await engine.do(commands.Reject(why="in the way"))
+        await training(engine, 2, until)
+        await sees(app, "▸ after 0002: it is measured to its end")
         await pilot.press("t", "enter")
-        await pilot.press("escape")
-        await sees(app, "5 experiments")
-        assert engine._stopping is None and not engine.task.done()
+        await until(lambda: engine._stopping, "the engine is told")
+        assert engine._stopping == "after" and engine.state.current.number == 2
 
 
 async def test_k_keeps_the_experiment_under_the_cursor(lab, cockpit, until, sees):

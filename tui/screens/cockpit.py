@@ -449,17 +449,13 @@ class Cockpit(Screen[None]):
             under_way = current if current and current.stage in ("training", "trained") else measured
             return words.name(under_way.number) if under_way else None
 
-        meant = running()
-
-        def refusal() -> str | None:
-            moved = f"{meant} has ended meanwhile" if meant else "another experiment has begun meanwhile"
-            return self.refusal("stop") or (moved if running() != meant else None)
-
         def chosen(when: str | None) -> None:
             if when is not None:
                 self._give(commands.Stop(now=when == "now"))
 
-        self.app.push_screen(StopEngine(tag=self._view.state.tag, running=meant, refusal=refusal), chosen)
+        self.app.push_screen(
+            StopEngine(tag=self._view.state.tag, running=running, refusal=lambda: self.refusal("stop")), chosen
+        )
 
     def _act_program(self) -> None:
         self.run_worker(self._edit(), group="editor", exclusive=True)

@@ -22,10 +22,10 @@ class StopEngine(Dialog):
         Binding("up,down", "other", show=False, priority=True),
     ]
 
-    def __init__(self, *, tag: str, running: str | None, refusal: Callable[[], str | None]) -> None:
+    def __init__(self, *, tag: str, running: Callable[[], str | None], refusal: Callable[[], str | None]) -> None:
         """`running`: the experiment that is trained, audited or confirmed, in words."""
-        self._tag, self._under_way = tag, running
-        self._now = running is None
+        self._tag, self._now_running = tag, running
+        self._under_way, self._now = running(), False
         super().__init__(
             title="stop the engine",
             effect=self._effect_now(),
@@ -34,6 +34,15 @@ class StopEngine(Dialog):
             grave=True,
             refusal=refusal,
         )
+
+    def holds(self) -> bool:
+        if (running := self._now_running()) != self._under_way:
+            # What was chosen was meant for the one before.
+            self._under_way, self._now = running, False
+            self.query_one("#effect", Words).say(self._effect_now(), layout=True)
+            self.hint(self.keys())
+            return False
+        return super().holds()
 
     def keys(self) -> Text:
         choose = (("up/down", "choose when"),) if self._under_way else ()

@@ -25,10 +25,10 @@ from video_recycle.world import LATENT
 
 # How often each error is put in, and how often none is; with all three at 0 it is plain fine-tuning.
 IMAGE = 1.0  # 0.0..1.0 — into the frames that a clip goes on from
-VIDEO = 0.5  # 0.0..1.0 — into the clip
-NOISE = 0.5  # 0.0..1.0 — into its noise
-CLEAN = 0.15  # 0.0..0.9 — none of them
-CLEAN_UPDATE = 0.0  # 0.0..1.0 — how often the error of a clean step is recorded
+VIDEO = 0.0  # 0.0..1.0 — into the clip
+NOISE = 0.0  # 0.0..1.0 — into its noise
+CLEAN = 0.7  # 0.0..0.9 — none of them
+CLEAN_UPDATE = 1.0  # 0.0..1.0 — how often the error of a clean step is recorded
 
 # Optimisation.
 RATE = 1e-3  # 0.0001..0.01 (log) — AdamW's, at its peak
@@ -41,7 +41,7 @@ WEIGHTING = "latent"  # one of: "latent", "bell" — of the loss over noise leve
 
 # The bank.
 CELLS = 50  # 1..100 — of noise levels
-CAPACITY = 2  # 1..512 (log) — errors in each
+CAPACITY = 16  # 1..512 (log) — errors in each
 REPLACEMENT = "fifo"  # one of: "random", "fifo", "nearest"
 MODULATION = 0.0  # 0.0..0.8 — errors are scaled by 1 ± this
 
