@@ -285,7 +285,7 @@ async def test_a_viewer_that_breaks_off_in_a_snapshot_leaves_no_memory_behind(en
     engine.happens(OPENED, *[ev.Noted(text="x" * 10_000)] * 200)
 
     def readers() -> int:
-        return sum(isinstance(one, asyncio.StreamReader) for one in gc.get_objects())
+        return sum(type(one) is asyncio.StreamReader for one in gc.get_objects())
 
     gc.collect()
     gc.disable()
