@@ -45,6 +45,8 @@ EVERY = 100
 """Experiments between two checks of everything."""
 SETTLING = 50
 """Looks, a fifth of a second apart, until what does not agree is a fault."""
+LIFE = 0.2
+"""Seconds that an experiment of the stand-in takes, about."""
 BUSY = 0.02
 """Seconds between two looks at the study."""
 
@@ -98,6 +100,8 @@ class Soak:
             self.memory.append(psutil.Process(client.state.engine_pid).memory_info().rss / 2**20)
             if client.state.tried % 10:
                 return
+            # At any moment of an experiment's life, not always right behind a verdict.
+            await asyncio.sleep(self.chance.random() * LIFE)
             begun = time.perf_counter()
             await client.do(commands.Note(text=f"note {len(self.answers)}"))
             self.answers.append(1000 * (time.perf_counter() - begun))

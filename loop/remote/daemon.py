@@ -23,6 +23,10 @@ MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
 on, as parts of a snapshot are, a block is a mapping of its own, and leaves no hole behind."""
 
 
+TURN = 0.001
+"""Seconds that a thread may compute while the event loop waits to run: an agent that thinks must not slow an answer."""
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What the new engine is to do. None: as the settings say, or without end."""
 
@@ -110,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m loop.remote.daemon", description=__doc__)
     parser.add_argument("order", help="what to do, as JSON; `labtop run` writes it")
     order = msgspec.json.decode(parser.parse_args().order, type=Order)
+    sys.setswitchinterval(TURN)
     try:
         asyncio.run(_serve(order))
     except Exception as error:
