@@ -41,11 +41,11 @@ def doubt(agent: str, caps: Caps, asking: Asking) -> str | None:
 
 def untold(agent: str, used: Usage, caps: Caps) -> str | None:
     """Why a cap does not hold after the agent's first turn, in which it told no tokens; None: it does."""
-    idle = " and ".join(name for name in ("tokens", "cost") if getattr(caps, name) is not None)
-    if not idle or used.turns != 1 or used.tokens or used.cost:
+    capped = " and ".join(name for name in ("tokens", "cost") if getattr(caps, name) is not None)
+    if not capped or used.turns != 1 or used.tokens or used.cost:
         return None
     return (
-        f"{agent} did not tell how many tokens its turn came to, so the cap on {idle} does not hold: "
+        f"{agent} did not tell how many tokens its turn came to, so the cap on {capped} does not hold: "
         "cap experiments or hours under [tool.labtop.caps]"
     )
 

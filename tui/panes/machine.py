@@ -88,13 +88,8 @@ def _idle(view: View) -> list[Text]:
         return []
     share, past = known
     # Without seconds: a clock in every frame would be paid for in every frame.
-    since = (
-        f"{max(1, round(past / 60))} min"
-        if past < 7200
-        else f"{past / 3600:.1f} h"
-        if past < 172800
-        else f"{past / 86400:.0f} d"
-    )
+    minutes = max(1, round(past / 60))
+    since = f"{minutes} min" if past < 7200 else f"{past / 3600:.1f} h" if past < 172800 else f"{past / 86400:.0f} d"
     return [_line("idle", words.percent(share), Text(f"of {since} since it began", look.FAINT))]
 
 

@@ -318,29 +318,44 @@ class Cockpit(Screen[None]):
         self._give(commands.Gate(on=not self._view.state.approving))
 
     def _act_reject(self) -> None:
-        from tui.screens.ask import AskWhy
-
         current = self._view.state.current
         if asked := self._view.state.asked:
             self._give(commands.Permit(allow=False, what=asked))
             return
         if current is None:
             return
-        number = current.number
+        title = f"reject {words.name(current.number)}"
+        self._ask_why("reject", current.number, commands.Reject, "ctrl+r", title, self._effect_of_reject(current))
+
+    def _ask_why(
+        self,
+        name: str,
+        number: int,
+        command: type[commands.Reject | commands.Keep | commands.Undo],
+        confirm: str,
+        title: str,
+        effect: Text,
+    ) -> None:
+        """Ask for the reason of an action on experiment `number`, and give the `command` with it.
+
+        confirm: the key that does so; effect: what it would come to.
+        """
+        from tui.screens.ask import AskWhy
+
         dialog = AskWhy(
-            title=f"reject {words.name(number)}",
-            effect=self._effect_of_reject(current),
-            confirm="ctrl+r",
-            verb="reject it",
-            opened_by="x",
-            refusal=lambda: self.refusal("reject", number),
+            title=title,
+            effect=effect,
+            confirm=confirm,
+            verb=f"{name} it",
+            opened_by=actions.BY_NAME[name].key,
+            refusal=lambda: self.refusal(name, number),
         )
 
-        def rejected(why: str | None) -> None:
+        def given(why: str | None) -> None:
             if why is not None:
-                self._give(commands.Reject(why=why, number=number))
+                self._give(command(why=why, number=number))
 
-        self.app.push_screen(dialog, rejected)
+        self.app.push_screen(dialog, given)
 
     def _effect_of_reject(self, current: Experiment) -> Text:
         view, best = self._view, self._view.state.best
@@ -362,8 +377,6 @@ class Cockpit(Screen[None]):
         return text
 
     def _act_keep(self) -> None:
-        from tui.screens.ask import AskWhy
-
         number = self.query_one(ExperimentsPane).pointed
         best = self._view.state.best
         if number is None or best is None:
@@ -376,24 +389,9 @@ class Cockpit(Screen[None]):
             "new proposals start from there.",
             look.INK,
         )
-        dialog = AskWhy(
-            title=f"keep {words.name(number)} by hand",
-            effect=effect,
-            confirm="ctrl+k",
-            verb="keep it",
-            opened_by="k",
-            refusal=lambda: self.refusal("keep", number),
-        )
-
-        def kept(why: str | None) -> None:
-            if why is not None:
-                self._give(commands.Keep(why=why, number=number))
-
-        self.app.push_screen(dialog, kept)
+        self._ask_why("keep", number, commands.Keep, "ctrl+k", f"keep {words.name(number)} by hand", effect)
 
     def _act_undo(self) -> None:
-        from tui.screens.ask import AskWhy
-
         state = self._view.state
         before = state.before
         if before is None:
@@ -412,20 +410,7 @@ class Cockpit(Screen[None]):
         else:
             effect.append("It is run again. ", look.INK)
         effect.append("The journal keeps both.", look.INK)
-        dialog = AskWhy(
-            title=f"undo the verdict on {words.name(number)}",
-            effect=effect,
-            confirm="ctrl+u",
-            verb="undo it",
-            opened_by="u",
-            refusal=lambda: self.refusal("undo", number),
-        )
-
-        def undone(why: str | None) -> None:
-            if why is not None:
-                self._give(commands.Undo(why=why, number=number))
-
-        self.app.push_screen(dialog, undone)
+        self._ask_why("undo", number, commands.Undo, "ctrl+u", f"undo the verdict on {words.name(number)}", effect)
 
     def _act_breakpoints(self) -> None:
         from tui.screens.breakpoints import Breakpoints

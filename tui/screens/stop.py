@@ -24,7 +24,7 @@ class StopEngine(Dialog):
 
     def __init__(self, *, tag: str, running: Callable[[], str | None], refusal: Callable[[], str | None]) -> None:
         """`running`: the experiment that is trained, audited or confirmed, in words."""
-        self._tag, self._now_running = tag, running
+        self._tag, self._what_runs = tag, running
         self._under_way, self._now = running(), False
         super().__init__(
             title="stop the engine",
@@ -36,7 +36,7 @@ class StopEngine(Dialog):
         )
 
     def holds(self) -> bool:
-        if (running := self._now_running()) != self._under_way:
+        if (running := self._what_runs()) != self._under_way:
             # What was chosen was meant for the one before.
             self._under_way, self._now = running, False
             self.query_one("#effect", Words).say(self._effect_now(), layout=True)
