@@ -387,6 +387,23 @@ async def test_a_notice_takes_the_place_of_the_one_before(
         await until(lambda: "room for one pane" not in text_of(app), "the first notice is gone")
 
 
+async def test_a_dialog_lets_act_again_once_the_engine_is_back(cardboard, cardboard_cockpit, sees):
+    cardboard.tell_study(None)
+    async with cardboard_cockpit() as (app, pilot):
+        await sees(app, "training 0001")
+        await pilot.press("x")
+        await sees(app, "reject 0001", "ctrl+r reject it")
+        app.view.connected = False
+        await sees(app, "no engine answers")
+        await pilot.press(*"slow", "ctrl+r")
+        assert "slow" in await sees(app, "reject 0001") and not cardboard.commands
+        app.view.connected = True
+        await sees(app, "slow", "ctrl+r reject it")
+        await pilot.press("ctrl+r")
+        await sees(app, "5 experiments")
+        assert cardboard.commands == [commands.Reject(why="slow", number=1)]
+
+
 async def test_a_page_cuts_no_word_off_at_any_width(cardboard, cardboard_cockpit, sees, text_of, until):
     cardboard.tell_study(None)
     async with cardboard_cockpit((80, 60)) as (app, pilot):

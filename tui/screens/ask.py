@@ -63,10 +63,10 @@ class Dialog(ModalScreen[str | None]):
         grave: bool,
         refusal: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """`refusal`: why it can do nothing, once the study has moved on."""
+        """`refusal`: why it can do nothing, once the study has moved on, or while the engine is away."""
         super().__init__(classes="-grave" if grave else "")
         self._title, self._effect, self._placeholder = title, effect, placeholder
-        self._opened_by, self._refusal = opened_by, refusal
+        self._opened_by, self._refusal, self._refused = opened_by, refusal, False
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
@@ -85,7 +85,10 @@ class Dialog(ModalScreen[str | None]):
         """Whether what it states still holds; where it does not, that is told."""
         if why := self._refusal():
             self.hint(Text(f"{why}  ", look.AMBER).append_text(key_line(("escape", "go back"))))
-        return not why
+        elif self._refused:
+            self.hint(self.keys())
+        self._refused = why is not None
+        return not self._refused
 
     @property
     def written(self) -> str:
