@@ -1,6 +1,7 @@
 """The screen, on an engine of cardboard that can say anything, and fall silent at any time."""
 
 import asyncio
+import importlib
 import time
 
 import msgspec
@@ -186,6 +187,28 @@ async def test_an_engine_of_another_version_is_told(cardboard, cardboard_cockpit
         cardboard.tell_study()
         cardboard.speaks = True
         await sees(app, "RUNNING", "0000")
+
+
+async def test_who_leaves_while_the_chart_is_made_just_leaves(cardboard, cardboard_cockpit, until, monkeypatch):
+    cardboard.tell_study("keep")
+    made = asyncio.Event()
+    loaded = importlib.import_module("tui.panes.plot")
+
+    async def in_time(*_):
+        await made.wait()
+        return loaded
+
+    for turns in range(40):
+        made.clear()
+        async with cardboard_cockpit() as (app, _):
+            chart = app._cockpit.query_one("ChartPane")
+            with monkeypatch.context() as patched:
+                patched.setattr("tui.panes.chart.asyncio.to_thread", in_time)
+                await until(lambda chart=chart: chart._loading, "the chart is begun")
+                await asyncio.sleep(0.1)
+            made.set()
+            for _turn in range(turns):
+                await asyncio.sleep(0)
 
 
 async def test_without_an_engine_it_says_so(tmp_path, cardboard, cardboard_cockpit, sees):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Grid
 from textual.reactive import reactive
@@ -33,9 +34,9 @@ class Plot(PlotWidget):
     Plot > .plot--label { color: $text-muted; text-style: none; }
     """
     can_focus = False
-    margin_top = reactive(0)
-    margin_bottom = reactive(1)
-    margin_left = reactive(8)
+    margin_top = reactive(0, init=False)
+    margin_bottom = reactive(1, init=False)
+    margin_left = reactive(8, init=False)
 
     def __init__(self) -> None:
         super().__init__(allow_pan_and_zoom=False)
@@ -48,6 +49,12 @@ class Plot(PlotWidget):
             yield _QuietCanvas(1, 1, id="margin-bottom")
         # PlotWidget looks for its legend; ours is in the pane's frame.
         yield Static(id="legend")
+
+    @on(events.Mount)
+    def _without_parts(self, event: events.Mount) -> None:
+        """A cockpit that closes mounts nothing any more, and PlotWidget would miss what it is composed of."""
+        if not self.children:
+            event.prevent_default()
 
     def combine_quad_with_pixel(self, quad: tuple[int, int, int, int], canvas: Any, x: int, y: int) -> str:
         """Ticks at the left and lower axes only."""
