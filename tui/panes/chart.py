@@ -59,7 +59,8 @@ class ChartPane(Pane, can_focus=True):
         loaded = await asyncio.to_thread(importlib.import_module, "tui.panes.plot")
         plots = [loaded.Plot(), loaded.Plot()]
         await self.query_one(Horizontal).mount(*plots)
-        self._plots, self.stale = plots, True
+        if all(plot.children for plot in plots):  # Else the cockpit is closing, and they were left without parts.
+            self._plots, self.stale = plots, True
 
     def compose(self) -> ComposeResult:
         yield Words(id="awaited")
