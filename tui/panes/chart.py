@@ -56,10 +56,13 @@ class ChartPane(Pane, can_focus=True):
 
     async def _load(self) -> None:
         """Make the plots after the first sight: numpy, which they stand on, takes as long to load as all the rest."""
+        row = self.query_one(Horizontal)
         loaded = await asyncio.to_thread(importlib.import_module, "tui.panes.plot")
+        if not row.is_attached:
+            return  # The cockpit was left meanwhile.
         plots = [loaded.Plot(), loaded.Plot()]
-        await self.query_one(Horizontal).mount(*plots)
-        if all(plot.children for plot in plots):  # Else the cockpit is closing, and they were left without parts.
+        await row.mount(*plots)
+        if all(plot.children for plot in plots):  # Else it was left just now, and they have no parts.
             self._plots, self.stale = plots, True
 
     def compose(self) -> ComposeResult:
